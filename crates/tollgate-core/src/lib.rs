@@ -1,0 +1,29 @@
+//! The token algorithm of Tollgate, without I/O: ids, records, codec, the processing state machine, and the traits
+//! that stores, brokers and blob storage implement. No runtime, no clock and no randomness may enter this crate: it
+//! is told everything it needs to know, and says what is to be done next.
+
+pub mod blobs;
+pub mod broker;
+pub mod control_record;
+pub mod envelope;
+pub mod ids;
+pub mod limits;
+pub mod outbox_entry;
+pub mod sequence;
+pub mod store;
+
+pub use blobs::{BlobError, Blobs};
+pub use broker::{Broker, BrokerError, Delivery, OutgoingMessage, Receipt, Settlement, Verdict};
+pub use control_record::{ControlRecord, PendingEntry, PendingId};
+pub use envelope::{Content, Destination, Envelope, Headers};
+pub use ids::{
+    AttemptId, DeduplicationKey, EffectKind, EffectName, EndpointName, InvalidName, ItemName, MessageId,
+    MessageType, PartitionKey, StoreAlias,
+};
+pub use limits::{LimitExceeded, StoreLimits};
+pub use outbox_entry::{Audience, Body, OutboxEntry};
+pub use sequence::{EntryKey, Incarnation, Sequence, SessionMark, TokenRef, Version};
+pub use store::{
+    BoxFuture, Commit, CommitOutcome, EntryRead, ItemValue, LoadRequest, LoadedPartition, RecordWrite,
+    ScanCursor, ScanPage, ScannedPartition, Store, StoreError,
+};
