@@ -4,6 +4,7 @@
 
 pub mod blobs;
 pub mod broker;
+pub mod codec;
 pub mod control_record;
 pub mod envelope;
 pub mod ids;
