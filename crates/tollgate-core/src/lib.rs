@@ -5,13 +5,18 @@
 pub mod blobs;
 pub mod broker;
 pub mod codec;
+pub mod completion;
 pub mod control_record;
 pub mod envelope;
 pub mod ids;
 pub mod limits;
+pub mod marks;
 pub mod outbox_entry;
+pub mod partition_view;
+pub mod processing;
 pub mod sequence;
 pub mod store;
+pub mod unit_of_work;
 
 pub use blobs::{BlobError, Blobs};
 pub use broker::{Broker, BrokerError, Delivery, OutgoingMessage, Receipt, Settlement, Verdict};

@@ -16,6 +16,17 @@ pub struct StoreLimits {
     pub delete_batch_max: usize,
 }
 
+impl StoreLimits {
+    /// No limits at all, for examples and for machines that are driven without a store.
+    pub const UNLIMITED: Self = Self {
+        transaction_items_max: usize::MAX,
+        transaction_bytes_max: usize::MAX,
+        item_bytes_max: usize::MAX,
+        read_batch_max: usize::MAX,
+        delete_batch_max: usize::MAX,
+    };
+}
+
 /// A limit that a commit would exceed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]

@@ -1,0 +1,450 @@
+//! Steps 7 to 9 of design section 3 for committed messages: publish, clean up, consume. Everything here is idempotent
+//! and may be repeated by anyone; nothing here needs the partition's lock. Like [`crate::processing`] it does no I/O:
+//! it says what is to be done and is told what happened.
+//!
+//! R8: a token is consumed only after everything of step 7 is confirmed. R2: a pending entry is reported as finished
+//! only after the token's deletion has been confirmed.
+
+use bytes::Bytes;
+
+use crate::codec;
+use crate::control_record::{PendingEntry, PendingId, Registration};
+use crate::envelope::Envelope;
+use crate::ids::{EffectKind, MessageId, PartitionKey, StoreAlias};
+use crate::marks::{FinishedMark, Marks, RegistrationId};
+use crate::outbox_entry::{Audience, OutboxEntry};
+use crate::sequence::{EntryKey, SessionMark, TokenRef};
+use crate::store::{EntryRead, StoreError};
+
+/// Committed messages of one partition that are to be finished.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Completion {
+    store: StoreAlias,
+    partition: PartitionKey,
+    tasks: Vec<Task>,
+    clean_ups: Vec<CleanUp>,
+    /// What a read must present to see the commit whose outputs are published.
+    session: Option<SessionMark>,
+    cleaned: Vec<RegistrationId>,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CompletionStep {
+    /// Read the outbox entries of earlier commits: those that are still there have to be published.
+    ReadOutputs(ReadOutputsStep),
+    /// Send the envelopes of outbox entries to the broker.
+    Publish(PublishStep),
+    /// Delete side effects of lost attempts.
+    CleanUp(CleanUpStep),
+    /// Delete outbox entries: consumed tokens, and entries for consumers that know no tokens.
+    Consume(ConsumeStep),
+    /// That was all.
+    Done(CompletionReport),
+}
+
+/// One committed message to be finished.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CompletionTask {
+    pending: PendingEntry,
+    outputs: Outputs,
+    pub(crate) slots: Vec<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Outputs {
+    /// Committed a moment ago by this process.
+    Known(Vec<OutboxEntry>),
+    /// To be read from the store.
+    Unknown,
+}
+
+impl CompletionTask {
+    /// To finish a pending entry found in a control record.
+    pub(crate) fn of_pending(pending: &PendingEntry) -> Self {
+        let outputs = if pending.outputs.count == 0 { Outputs::Known(Vec::new()) } else { Outputs::Unknown };
+        Self { pending: pending.clone(), outputs, slots: Vec::new() }
+    }
+
+    /// To finish what was just committed.
+    pub(crate) fn of_commit(pending: &PendingEntry, outputs: Vec<OutboxEntry>) -> Self {
+        Self { pending: pending.clone(), outputs: Outputs::Known(outputs), slots: Vec::new() }
+    }
+
+    pub(crate) fn for_slot(mut self, slot: usize) -> Self {
+        self.slots.push(slot);
+        self
+    }
+}
+
+/// One side effect of a lost attempt, to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CleanUp {
+    /// What kind of thing: it selects who deletes it.
+    pub kind: EffectKind,
+    /// Which registration, and so which name.
+    pub registration: RegistrationId,
+    /// The message whose attempt it was.
+    pub message_id: MessageId,
+    afterwards: Afterwards,
+}
+
+/// What becomes of a registration whose side effect was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Afterwards {
+    /// It stays: the attempt may be stalled and still create it.
+    Keep,
+    /// It may leave the control record.
+    Drop,
+}
+
+impl CleanUp {
+    pub(crate) fn of(registration: &Registration, afterwards: Afterwards) -> Self {
+        Self {
+            kind: registration.kind.clone(),
+            registration: RegistrationId::of(registration),
+            message_id: registration.message_id,
+            afterwards,
+        }
+    }
+}
+
+/// A task and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Task {
+    pending: PendingEntry,
+    outputs: Option<Vec<(EntryKey, OutboxEntry)>>,
+    slots: Vec<usize>,
+    state: TaskState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum TaskState {
+    Running,
+    Finished { session: Option<SessionMark> },
+    Failed { reason: String },
+}
+
+impl Task {
+    fn is_running(&self) -> bool {
+        matches!(self.state, TaskState::Running)
+    }
+
+    fn fail(&mut self, reason: String) {
+        if self.is_running() {
+            self.state = TaskState::Failed { reason };
+        }
+    }
+}
+
+impl Completion {
+    /// `None` if there is nothing to do.
+    pub(crate) fn new(
+        store: StoreAlias,
+        partition: PartitionKey,
+        tasks: Vec<CompletionTask>,
+        clean_ups: Vec<CleanUp>,
+        session: Option<SessionMark>,
+    ) -> Option<Self> {
+        if tasks.is_empty() && clean_ups.is_empty() {
+            return None;
+        }
+        let tasks = tasks
+            .into_iter()
+            .map(|CompletionTask { pending, outputs, slots }| {
+                let outputs = match outputs {
+                    Outputs::Known(entries) => Some(pending.entry_keys().zip(entries).collect()),
+                    Outputs::Unknown => None,
+                };
+                Task { pending, outputs, slots, state: TaskState::Running }
+            })
+            .collect();
+        Some(Self { store, partition, tasks, clean_ups, session, cleaned: Vec::new() })
+    }
+
+    /// How many committed messages are to be finished.
+    pub fn pending_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The places (in [`crate::processing::Work::messages`]) of the messages that wait for this completion.
+    pub fn slots(&self) -> impl Iterator<Item = usize> {
+        self.tasks.iter().flat_map(|task| task.slots.iter().copied())
+    }
+
+    /// Says what is to be done first.
+    pub fn begin(self) -> CompletionStep {
+        if self.tasks.iter().any(|task| task.outputs.is_none()) {
+            return CompletionStep::ReadOutputs(ReadOutputsStep(self));
+        }
+        self.publish()
+    }
+
+    fn publish(self) -> CompletionStep {
+        let has_outputs =
+            |task: &Task| task.is_running() && task.outputs.as_ref().is_some_and(|o| !o.is_empty());
+        if self.tasks.iter().any(has_outputs) {
+            return CompletionStep::Publish(PublishStep(self));
+        }
+        self.clean_up()
+    }
+
+    fn clean_up(self) -> CompletionStep {
+        if self.clean_ups.is_empty() { self.consume() } else { CompletionStep::CleanUp(CleanUpStep(self)) }
+    }
+
+    fn consume(mut self) -> CompletionStep {
+        let mut deletions = Vec::new();
+        for (place, task) in self.tasks.iter_mut().enumerate() {
+            if !task.is_running() {
+                continue;
+            }
+            let before = deletions.len();
+            if let Some(token) = task.pending.origin.token() {
+                deletions.push((place, token.clone()));
+            }
+            for (key, entry) in task.outputs.iter().flatten() {
+                if entry.audience == Audience::External {
+                    let token = TokenRef {
+                        store: self.store.clone(),
+                        partition: self.partition.clone(),
+                        entry: *key,
+                    };
+                    deletions.push((place, token));
+                }
+            }
+            if deletions.len() == before {
+                task.state = TaskState::Finished { session: None };
+            }
+        }
+        if deletions.is_empty() {
+            return self.done();
+        }
+        CompletionStep::Consume(ConsumeStep { completion: self, deletions })
+    }
+
+    fn done(self) -> CompletionStep {
+        let mut marks = Marks { finished: Vec::new(), cleaned: self.cleaned };
+        let mut outcomes = Vec::with_capacity(self.tasks.len());
+        for task in self.tasks {
+            let result = match task.state {
+                TaskState::Finished { session } => {
+                    marks.finished.push(FinishedMark { id: task.pending.id, session });
+                    Ok(())
+                }
+                TaskState::Failed { reason } => Err(reason),
+                TaskState::Running => unreachable!("the consume step has decided every task"),
+            };
+            outcomes.push(TaskOutcome { pending: task.pending, slots: task.slots, result });
+        }
+        CompletionStep::Done(CompletionReport { outcomes, marks })
+    }
+}
+
+/// Outbox entries are to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReadOutputsStep(Completion);
+
+impl ReadOutputsStep {
+    /// What to read, in this order; all of it lies in this partition.
+    pub fn requests(&self) -> Vec<EntryRead> {
+        let completion = &self.0;
+        let unknown = completion.tasks.iter().filter(|task| task.outputs.is_none());
+        unknown
+            .flat_map(|task| task.pending.entry_keys())
+            .map(|entry| EntryRead {
+                token: TokenRef {
+                    store: completion.store.clone(),
+                    partition: completion.partition.clone(),
+                    entry,
+                },
+                sessions: Vec::new(),
+            })
+            .collect()
+    }
+
+    /// Takes the store's answers, in the order of the requests.
+    ///
+    /// # Panics
+    /// If there are not as many answers as requests.
+    pub fn answer(self, answers: Vec<Result<Option<Bytes>, StoreError>>) -> CompletionStep {
+        let mut completion = self.0;
+        let mut answers = answers.into_iter();
+        for task in completion.tasks.iter_mut().filter(|task| task.outputs.is_none()) {
+            let mut found = Vec::new();
+            let mut failure = None;
+            for key in task.pending.entry_keys() {
+                match answers.next().expect("every entry read has one answer") {
+                    Ok(None) => {}
+                    Ok(Some(bytes)) => match codec::decode_entry(&bytes) {
+                        Ok(entry) => found.push((key, entry)),
+                        Err(error) => failure = Some(format!("outbox entry {key}: {error}")),
+                    },
+                    Err(error) => failure = Some(error.to_string()),
+                }
+            }
+            task.outputs = Some(found);
+            if let Some(reason) = failure {
+                task.fail(reason);
+            }
+        }
+        assert!(answers.next().is_none(), "every answer belongs to an entry read");
+        completion.publish()
+    }
+}
+
+/// Envelopes are to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PublishStep(Completion);
+
+impl PublishStep {
+    /// What to send, in this order.
+    pub fn envelopes(&self) -> Vec<Envelope> {
+        let completion = &self.0;
+        let running = completion.tasks.iter().filter(|task| task.is_running());
+        running
+            .flat_map(|task| task.outputs.iter().flatten())
+            .map(|(key, entry)| {
+                let token = TokenRef {
+                    store: completion.store.clone(),
+                    partition: completion.partition.clone(),
+                    entry: *key,
+                };
+                entry.envelope(token, completion.session.clone())
+            })
+            .collect()
+    }
+
+    /// Takes the broker's answers, in the order of the envelopes. A message one of whose outputs could not be sent
+    /// keeps its token (R8).
+    ///
+    /// # Panics
+    /// If there are not as many answers as envelopes.
+    pub fn answer(self, answers: Vec<Result<(), String>>) -> CompletionStep {
+        let mut completion = self.0;
+        let mut answers = answers.into_iter();
+        for task in completion.tasks.iter_mut().filter(|task| task.is_running()) {
+            let count = task.outputs.as_ref().map_or(0, Vec::len);
+            let failure = answers.by_ref().take(count).filter_map(Result::err).last();
+            if let Some(reason) = failure {
+                task.fail(format!("an outgoing message could not be sent: {reason}"));
+            }
+        }
+        assert!(answers.next().is_none(), "every answer belongs to an envelope");
+        completion.clean_up()
+    }
+}
+
+/// Side effects of lost attempts are to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CleanUpStep(Completion);
+
+impl CleanUpStep {
+    /// What to delete, in this order.
+    pub fn clean_ups(&self) -> &[CleanUp] {
+        &self.0.clean_ups
+    }
+
+    /// Takes the answers, in order. What could not be deleted stays registered and is tried again by a later visit.
+    ///
+    /// # Panics
+    /// If there are not as many answers as clean-ups.
+    pub fn answer(self, answers: Vec<Result<(), String>>) -> CompletionStep {
+        let mut completion = self.0;
+        assert_eq!(answers.len(), completion.clean_ups.len(), "every clean-up has one answer");
+        for (clean_up, answer) in completion.clean_ups.iter().zip(answers) {
+            match answer {
+                Ok(()) if clean_up.afterwards == Afterwards::Drop => {
+                    completion.cleaned.push(clean_up.registration.clone());
+                }
+                Ok(()) => {}
+                Err(reason) => {
+                    // R8: clean-up is part of step 7, so the message that won must wait for it.
+                    let winner = completion
+                        .tasks
+                        .iter_mut()
+                        .find(|task| task.pending.origin.message_id() == clean_up.message_id);
+                    if let Some(task) = winner {
+                        task.fail(format!(
+                            "{} could not be cleaned up: {reason}",
+                            clean_up.registration.name
+                        ));
+                    }
+                }
+            }
+        }
+        completion.consume()
+    }
+}
+
+/// Outbox entries are to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConsumeStep {
+    completion: Completion,
+    deletions: Vec<(usize, TokenRef)>,
+}
+
+impl ConsumeStep {
+    /// What to delete, in this order. A token whose store the process doesn't know is to be answered with
+    /// [`StoreError::ForeignToken`].
+    pub fn tokens(&self) -> Vec<TokenRef> {
+        self.deletions.iter().map(|(_, token)| token.clone()).collect()
+    }
+
+    /// Takes the stores' answers, in the order of the tokens.
+    ///
+    /// # Panics
+    /// If there are not as many answers as tokens.
+    pub fn answer(self, answers: Vec<Result<Option<SessionMark>, StoreError>>) -> CompletionStep {
+        let Self { mut completion, deletions } = self;
+        assert_eq!(answers.len(), deletions.len(), "every deletion has one answer");
+        for ((place, _), answer) in deletions.into_iter().zip(answers) {
+            let task = &mut completion.tasks[place];
+            match (answer, &task.state) {
+                (Ok(session), TaskState::Running) => task.state = TaskState::Finished { session },
+                (Ok(None), TaskState::Finished { .. }) | (Ok(_), TaskState::Failed { .. }) => {}
+                (Ok(Some(session)), TaskState::Finished { session: known }) => {
+                    // A second deletion of one task is an external entry of this partition: its mark is not needed, the
+                    // token's own is the first.
+                    let session = known.clone().or(Some(session));
+                    task.state = TaskState::Finished { session };
+                }
+                (Err(error), _) => task.state = TaskState::Failed { reason: error.to_string() },
+            }
+        }
+        completion.done()
+    }
+}
+
+/// What became of a completion.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CompletionReport {
+    /// One outcome for each committed message.
+    pub outcomes: Vec<TaskOutcome>,
+    /// What the next commit on the partition may remove from the control record.
+    pub marks: Marks,
+}
+
+/// What became of one committed message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TaskOutcome {
+    /// The pending entry.
+    pub pending: PendingEntry,
+    /// The messages that waited for it, by their place in [`crate::processing::Work::messages`]: acknowledge them if it
+    /// is finished, put them back otherwise.
+    pub slots: Vec<usize>,
+    /// Whether it is finished; if not, why.
+    pub result: Result<(), String>,
+}
+
+impl CompletionReport {
+    /// Why messages are not finished.
+    pub fn failures(&self) -> impl Iterator<Item = &str> {
+        self.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()).map(String::as_str)
+    }
+
+    /// The pending entries that are finished.
+    pub fn finished(&self) -> impl Iterator<Item = PendingId> {
+        self.marks.finished.iter().map(|mark| mark.id)
+    }
+}

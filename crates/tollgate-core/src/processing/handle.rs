@@ -1,0 +1,288 @@
+//! Step 4: run the handlers, one after the other, each on the state that the one before left. A failing handler's
+//! changes are dropped, the others' are kept. Side effects are registered here before they are created (section 4).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::commit::{NextControl, register_commit};
+use super::incoming::{Request, SlotState};
+use super::{CommitStep, Disposition, LostCommit, Processing, Remember, Step, WakeUpStep};
+use crate::completion::{Afterwards, CleanUp};
+use crate::control_record::{ControlRecord, REGISTRATIONS_MAX, Registration, RegistrationState};
+use crate::envelope::{Envelope, Headers};
+use crate::ids::{AttemptId, EffectKind, EffectName, EndpointName, ItemName, MessageId, MessageType};
+use crate::outbox_entry::{Body, OutboxEntry};
+use crate::store::{Commit, CommitOutcome, ItemValue, StoreError};
+use crate::unit_of_work::UnitOfWork;
+
+/// A handler is to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HandleStep {
+    processing: Box<Processing>,
+    slot: usize,
+    input: Arc<HandlerInput>,
+    work: UnitOfWork,
+    registering: Option<ControlRecord>,
+}
+
+/// What a handler gets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HandlerInput {
+    /// The message, or the id that stands for a request.
+    pub message_id: MessageId,
+    /// Which endpoint handles it.
+    pub endpoint: EndpointName,
+    /// Which handler. `None` for a request: its handler came with it.
+    pub message_type: Option<MessageType>,
+    /// Trace context and the like.
+    pub headers: Headers,
+    /// What it says. Empty for a request.
+    pub body: Body,
+}
+
+impl HandlerInput {
+    pub(super) fn of_entry(entry: OutboxEntry) -> Self {
+        Self {
+            message_id: entry.message_id,
+            endpoint: entry.to.endpoint,
+            message_type: Some(entry.message_type),
+            headers: entry.headers,
+            body: entry.body,
+        }
+    }
+
+    pub(super) fn of_body(envelope: &Envelope, body: Bytes) -> Self {
+        Self {
+            message_id: envelope.message_id,
+            endpoint: envelope.to.endpoint.clone(),
+            message_type: Some(envelope.message_type.clone()),
+            headers: envelope.headers.clone(),
+            body: Body::Inline(body),
+        }
+    }
+
+    pub(super) fn of_request(request: &Request) -> Self {
+        Self {
+            message_id: request.message_id,
+            endpoint: request.endpoint.clone(),
+            message_type: None,
+            headers: Headers::new(),
+            body: Body::Inline(Bytes::new()),
+        }
+    }
+}
+
+/// Why a handler did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// It may succeed later.
+    Passing {
+        /// Why, for a person.
+        reason: String,
+    },
+    /// It never will.
+    Permanent {
+        /// Why, for a person.
+        reason: String,
+    },
+}
+
+/// What is known of an item inside a unit of work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Lookup {
+    /// It is there.
+    Present(ItemValue),
+    /// It is not there.
+    Absent,
+    /// It is not in view: read it from the store and tell [`HandleStep::provide`].
+    Unknown,
+}
+
+/// The attempt can't commit any more: another process changed the partition, or may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("the attempt was overtaken: the partition changed while the handler ran; it will be run again")]
+pub struct Lost;
+
+impl HandleStep {
+    /// Which of [`super::Work::messages`].
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// What to give to the handler.
+    pub fn input(&self) -> &Arc<HandlerInput> {
+        &self.input
+    }
+
+    /// The attempt, for names that must be unique to it.
+    pub fn attempt(&self) -> AttemptId {
+        self.processing.attempt
+    }
+
+    /// Where the handler writes its changes.
+    pub fn unit_of_work(&mut self) -> &mut UnitOfWork {
+        &mut self.work
+    }
+
+    /// An item as the handler sees it: its own changes, over those of the messages folded before, over the view.
+    pub fn get(&self, name: &ItemName) -> Lookup {
+        let known = self
+            .work
+            .changes
+            .get(name)
+            .or_else(|| self.processing.fold.changes.get(name))
+            .or_else(|| self.processing.view.items.get(name));
+        match known {
+            Some(Some(value)) => Lookup::Present(value.clone()),
+            Some(None) => Lookup::Absent,
+            None => Lookup::Unknown,
+        }
+    }
+
+    /// Takes an item that was read after the partition was loaded. If the partition has changed in between, the commit
+    /// will conflict.
+    pub fn provide(&mut self, name: ItemName, value: Option<ItemValue>) {
+        self.processing.view.items.set(name, value);
+    }
+
+    /// The commit that registers a side effect, to be carried out before it is created.
+    ///
+    /// `deadline_ms`: when this attempt stops creating anything, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// A [`Failure`] if the partition has too many registrations already.
+    pub fn register(
+        &mut self,
+        kind: EffectKind,
+        name: EffectName,
+        deadline_ms: u64,
+    ) -> Result<Commit, Failure> {
+        let NextControl { mut control, .. } = self.processing.next_control(&[]);
+        if control.registrations.len() >= REGISTRATIONS_MAX {
+            return Err(Failure::Passing {
+                reason: format!(
+                    "partition {} has {REGISTRATIONS_MAX} registered side effects: wait until some are cleaned up",
+                    self.processing.partition
+                ),
+            });
+        }
+        control.registrations.push(Registration {
+            message_id: self.input.message_id,
+            attempt: self.processing.attempt,
+            kind,
+            name,
+            deadline_ms,
+            state: RegistrationState::Open,
+        });
+        let commit = register_commit(&self.processing, &control);
+        self.registering = Some(control);
+        Ok(commit)
+    }
+
+    /// Takes the store's answer to [`HandleStep::register`].
+    ///
+    /// # Errors
+    /// [`Lost`] if the registration did not happen, or may not have: create nothing, end the handler and call
+    /// [`HandleStep::lost`].
+    pub fn registered(&mut self, answer: &Result<CommitOutcome, StoreError>) -> Result<(), Lost> {
+        match (self.registering.take(), answer) {
+            (Some(control), Ok(CommitOutcome::Committed { .. })) => {
+                self.processing.note_pruned();
+                self.processing.view.control = Some(control);
+                Ok(())
+            }
+            (_, _) => Err(Lost),
+        }
+    }
+
+    /// The handler has succeeded: its changes are folded into the commit.
+    pub fn succeeded(self) -> Step {
+        let Self { mut processing, slot, input, work, .. } = self;
+        match processing.fold.try_add(
+            slot,
+            &processing.slots[slot].incoming,
+            &input,
+            work,
+            processing.attempt,
+            &processing.limits,
+        ) {
+            Ok(()) => processing.slots[slot].state = SlotState::Folded,
+            Err(limit) if processing.fold.members.is_empty() => {
+                let reason = format!("message {}: {limit}", input.message_id);
+                processing.slots[slot].state = SlotState::Settled(Disposition::DeadLetter { reason });
+                processing.abandon_effects(input.message_id);
+            }
+            Err(_) => {
+                // Full: commit what there is; this message's handler will run again, in the next processing.
+                processing.slots[slot].state = SlotState::Settled(Disposition::Postponed);
+                processing.abandon_effects(input.message_id);
+                processing.fold_max = processing.fold.members.len();
+            }
+        }
+        processing.handle_next()
+    }
+
+    /// The handler has failed: its changes are dropped.
+    pub fn failed(self, failure: Failure) -> Step {
+        let Self { mut processing, slot, input, .. } = self;
+        let disposition = match failure {
+            Failure::Passing { reason } => Disposition::Retry { reason },
+            Failure::Permanent { reason } => Disposition::DeadLetter { reason },
+        };
+        processing.slots[slot].state = SlotState::Settled(disposition);
+        processing.abandon_effects(input.message_id);
+        processing.handle_next()
+    }
+
+    /// The attempt was overtaken while the handler ran: everything of this fold starts again.
+    pub fn lost(self) -> Step {
+        let mut processing = self.processing;
+        // No member was committed, but a registration may have been: the reload will show it as another attempt's.
+        processing.uncertain = Some(LostCommit { attempt: processing.attempt, members: Vec::new() });
+        processing.reload("the attempt was overtaken while a handler ran")
+    }
+}
+
+impl Processing {
+    /// The next handler, or the commit.
+    pub(super) fn handle_next(mut self: Box<Self>) -> Step {
+        let fold_max = self.fold_max.min(self.room());
+        let next = self.slots.iter().position(|slot| matches!(slot.state, SlotState::Ready(_)));
+        let Some(slot) = next else { return self.finish_fold() };
+        if self.fold.members.len() >= fold_max {
+            for slot in &mut self.slots {
+                if matches!(slot.state, SlotState::Ready(_)) {
+                    slot.state = SlotState::Settled(Disposition::Postponed);
+                }
+            }
+            return self.finish_fold();
+        }
+        let SlotState::Ready(input) = &self.slots[slot].state else {
+            unreachable!("the slot was found ready")
+        };
+        let input = Arc::clone(input);
+        let work = UnitOfWork::new(input.message_id, input.endpoint.clone());
+        Step::Handle(HandleStep { processing: self, slot, input, work, registering: None })
+    }
+
+    fn finish_fold(self: Box<Self>) -> Step {
+        if self.fold.members.is_empty() && self.fold.fencing.is_empty() && !self.needs_tidying() {
+            return self.settle(Remember::View);
+        }
+        match WakeUpStep::of_requests(self) {
+            Ok(wake_up) => Step::WakeUp(wake_up),
+            Err(processing) => Step::Commit(CommitStep::new(processing)),
+        }
+    }
+
+    /// Side effects that this attempt registered for a message whose handler failed: they are deleted outside the lock,
+    /// and their registrations leave with the next commit.
+    fn abandon_effects(&mut self, message_id: MessageId) {
+        let Some(control) = &self.view.control else { return };
+        let own = control.registrations.iter().filter(|registration| {
+            registration.message_id == message_id && registration.attempt == self.attempt
+        });
+        self.fold.clean_ups.extend(own.map(|registration| CleanUp::of(registration, Afterwards::Drop)));
+    }
+}
