@@ -1,0 +1,93 @@
+//! How the engine talks to the broker: messages of concurrent commits are sent together, and so are acknowledgements.
+//! What cannot be sent is an error for the message whose output it is; what cannot be settled is delivered again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tollgate_core::{
+    Broker, BrokerError, Delivery, EndpointName, Envelope, OutgoingMessage, Receipt, Settlement, Verdict,
+    codec,
+};
+
+use crate::coalescer::Coalescer;
+use crate::runtime::Tasks;
+use crate::statistics::Counters;
+
+/// Most messages in one call to the broker.
+const BROKER_BATCH_MAX: usize = 1024;
+
+/// The broker, with its coalescers.
+pub(crate) struct BrokerClient {
+    broker: Arc<dyn Broker>,
+    counters: Arc<Counters>,
+    sends: Coalescer<OutgoingMessage, Result<(), BrokerError>>,
+    settlements: HashMap<EndpointName, Coalescer<Settlement, Result<(), BrokerError>>>,
+}
+
+impl BrokerClient {
+    pub(crate) fn new<'a>(
+        broker: &Arc<dyn Broker>,
+        endpoints: impl Iterator<Item = &'a EndpointName>,
+        tasks: &Tasks,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let sending = Arc::clone(broker);
+        let sends = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |messages| {
+            let broker = Arc::clone(&sending);
+            Box::pin(async move { broker.send(messages).await })
+        });
+        let settlements = endpoints
+            .map(|endpoint| {
+                let (settling, name) = (Arc::clone(broker), endpoint.clone());
+                let coalescer = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |settlements| {
+                    let (broker, endpoint) = (Arc::clone(&settling), name.clone());
+                    Box::pin(async move {
+                        let answers = broker.settle(&endpoint, settlements).await;
+                        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+                        if failed > 0 {
+                            tracing::warn!(%endpoint, failed, "deliveries could not be settled and will come again");
+                        }
+                        answers
+                    })
+                });
+                (endpoint.clone(), coalescer)
+            })
+            .collect();
+        Self { broker: Arc::clone(broker), counters, sends, settlements }
+    }
+
+    pub(crate) async fn receive(
+        &self,
+        endpoint: &EndpointName,
+        max: usize,
+    ) -> Result<Vec<Delivery>, BrokerError> {
+        self.broker.receive(endpoint, max).await
+    }
+
+    /// Sends envelopes; one answer each, with the reason as text if it failed.
+    pub(crate) async fn publish(&self, envelopes: Vec<Envelope>) -> Vec<Result<(), String>> {
+        let count = envelopes.len();
+        let messages = envelopes
+            .into_iter()
+            .map(|envelope| OutgoingMessage {
+                envelope: codec::encode_envelope(&envelope),
+                endpoint: envelope.to.endpoint,
+                partition: envelope.to.partition,
+                message_id: envelope.message_id,
+                delay: std::time::Duration::ZERO,
+            })
+            .collect();
+        let Some(answers) = self.sends.ask(messages).await else {
+            return vec![Err("the engine's runtime is shutting down".to_owned()); count];
+        };
+        self.counters.published.add(answers.iter().filter(|answer| answer.is_ok()).count());
+        answers.into_iter().map(|answer| answer.map_err(|error| error.to_string())).collect()
+    }
+
+    /// Settles a delivery, without waiting: one that is lost comes again.
+    pub(crate) fn settle(&self, endpoint: &EndpointName, receipt: Receipt, verdict: Verdict) {
+        if let Some(settlements) = self.settlements.get(endpoint) {
+            settlements.tell(Settlement { receipt, verdict });
+        }
+    }
+}

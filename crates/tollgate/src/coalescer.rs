@@ -1,0 +1,242 @@
+//! Natural batching: while one call is in flight, the next batch collects. There is no timer, so nothing waits when the
+//! engine is idle, and the busier it is the larger the batches become. It knows neither stores nor brokers: only
+//! requests, answers and a call that takes many of the first and gives as many of the second.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tollgate_core::BoxFuture;
+
+use crate::runtime::{Tasks, yield_once};
+
+/// Joins concurrent requests into batched calls.
+pub(crate) struct Coalescer<Request, Answer> {
+    shared: Arc<Shared<Request, Answer>>,
+}
+
+impl<Request, Answer> Clone for Coalescer<Request, Answer> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+type Call<Request, Answer> = Box<dyn Fn(Vec<Request>) -> BoxFuture<'static, Vec<Answer>> + Send + Sync>;
+
+struct Shared<Request, Answer> {
+    call: Call<Request, Answer>,
+    batch_max: usize,
+    tasks: Tasks,
+    state: Mutex<State<Request, Answer>>,
+}
+
+struct State<Request, Answer> {
+    /// Bounded by the engine's window of messages in flight: each waits for at most one call at a time.
+    waiting: VecDeque<Group<Request, Answer>>,
+    waiting_requests: usize,
+    calls_in_flight: usize,
+}
+
+/// Requests that were made together and are answered together.
+struct Group<Request, Answer> {
+    requests: Requests<Request>,
+    reply: Option<oneshot::Sender<Vec<Answer>>>,
+}
+
+enum Requests<Request> {
+    One(Request),
+    Many(Vec<Request>),
+}
+
+impl<Request> Requests<Request> {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(requests) => requests.len(),
+        }
+    }
+}
+
+/// Most calls of one kind in flight at a time: a second one starts only when a whole batch is waiting.
+const CALLS_MAX: usize = 4;
+
+impl<Request: Send + 'static, Answer: Send + 'static> Coalescer<Request, Answer> {
+    /// `call` takes at most `batch_max` requests and must give one answer to each, in order.
+    pub(crate) fn new(
+        tasks: Tasks,
+        batch_max: usize,
+        call: impl Fn(Vec<Request>) -> BoxFuture<'static, Vec<Answer>> + Send + Sync + 'static,
+    ) -> Self {
+        let state = State { waiting: VecDeque::new(), waiting_requests: 0, calls_in_flight: 0 };
+        let shared =
+            Shared { call: Box::new(call), batch_max: batch_max.max(1), tasks, state: Mutex::new(state) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes requests and waits for their answers. `None`: the runtime is going away, and nothing is known.
+    pub(crate) async fn ask(&self, mut requests: Vec<Request>) -> Option<Vec<Answer>> {
+        let requests = match requests.len() {
+            0 => return Some(Vec::new()),
+            1 => Requests::One(requests.pop().expect("there is one")),
+            _ => Requests::Many(requests),
+        };
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Group { requests, reply: Some(reply) });
+        answer.await.ok()
+    }
+
+    /// Makes a request whose answer nobody waits for.
+    pub(crate) fn tell(&self, request: Request) {
+        self.enqueue(Group { requests: Requests::One(request), reply: None });
+    }
+
+    fn enqueue(&self, group: Group<Request, Answer>) {
+        let mut state = self.shared.lock();
+        state.waiting_requests += group.requests.len();
+        state.waiting.push_back(group);
+        let may_start = state.calls_in_flight == 0
+            || (state.waiting_requests >= self.shared.batch_max && state.calls_in_flight < CALLS_MAX);
+        if may_start {
+            state.calls_in_flight += 1;
+            drop(state);
+            let shared = Arc::clone(&self.shared);
+            self.shared.tasks.spawn(async move { shared.run().await });
+        }
+    }
+}
+
+impl<Request, Answer> Shared<Request, Answer> {
+    fn lock(&self) -> MutexGuard<'_, State<Request, Answer>> {
+        // A panic while the lock is held can't happen between two consistent states: every section only moves values.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes calls until nothing waits.
+    async fn run(&self) {
+        loop {
+            // Whoever is ready to ask may do so before the call departs.
+            yield_once().await;
+            let Some(batch) = self.take_batch() else { return };
+            let mut requests = Vec::with_capacity(self.batch_max.min(batch.len()));
+            let mut replies = Vec::with_capacity(batch.len());
+            for group in batch {
+                replies.push((group.requests.len(), group.reply));
+                match group.requests {
+                    Requests::One(request) => requests.push(request),
+                    Requests::Many(many) => requests.extend(many),
+                }
+            }
+            let mut answers = Vec::with_capacity(requests.len());
+            while requests.len() > self.batch_max {
+                let rest = requests.split_off(self.batch_max);
+                answers.extend((self.call)(requests).await);
+                requests = rest;
+            }
+            answers.extend((self.call)(requests).await);
+            let mut answers = answers.into_iter();
+            for (count, reply) in replies {
+                let share: Vec<Answer> = answers.by_ref().take(count).collect();
+                debug_assert_eq!(share.len(), count, "a call answers each of its requests");
+                if let Some(reply) = reply {
+                    // Whoever asked may have been cancelled; the call has happened all the same.
+                    let _ = reply.send(share);
+                }
+            }
+        }
+    }
+
+    fn take_batch(&self) -> Option<Vec<Group<Request, Answer>>> {
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            state.calls_in_flight -= 1;
+            return None;
+        }
+        let mut batch = Vec::with_capacity(state.waiting.len().min(self.batch_max));
+        let mut size = 0;
+        while let Some(group) = state.waiting.front() {
+            let len = group.requests.len();
+            if !batch.is_empty() && size + len > self.batch_max {
+                break;
+            }
+            size += len;
+            batch.extend(state.waiting.pop_front());
+        }
+        state.waiting_requests -= size;
+        Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::TokioRuntime;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Semaphore;
+
+    fn doubling(batch_max: usize, gate: Arc<Semaphore>, calls: Arc<AtomicUsize>) -> Coalescer<u64, u64> {
+        let tasks = Tasks::new(Arc::new(TokioRuntime));
+        Coalescer::new(tasks, batch_max, move |requests: Vec<u64>| {
+            calls.fetch_add(1, Ordering::SeqCst);
+            let gate = Arc::clone(&gate);
+            Box::pin(async move {
+                gate.acquire().await.unwrap().forget();
+                requests.iter().map(|n| n * 2).collect()
+            })
+        })
+    }
+
+    #[tokio::test]
+    async fn requests_made_while_a_call_is_in_flight_travel_together_in_the_next() {
+        let (gate, calls) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let coalescer = doubling(100, Arc::clone(&gate), Arc::clone(&calls));
+        let first = tokio::spawn({
+            let coalescer = coalescer.clone();
+            async move { coalescer.ask(vec![1]).await }
+        });
+        while calls.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (2..50)
+            .map(|n| {
+                let coalescer = coalescer.clone();
+                tokio::spawn(async move { coalescer.ask(vec![n]).await })
+            })
+            .collect();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(2);
+        assert_eq!(first.await.unwrap(), Some(vec![2]));
+        for (n, other) in (2..50).zip(others) {
+            assert_eq!(other.await.unwrap(), Some(vec![n * 2]));
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_group_larger_than_a_batch_is_split_and_answered_whole() {
+        let (gate, calls) = (Arc::new(Semaphore::new(100)), Arc::new(AtomicUsize::new(0)));
+        let coalescer = doubling(4, gate, Arc::clone(&calls));
+        let answers = coalescer.ask((0..10).collect()).await.unwrap();
+        assert_eq!(answers, (0..10).map(|n| n * 2).collect::<Vec<_>>());
+        assert_eq!(calls.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_does_not_disturb_the_others() {
+        let (gate, calls) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let coalescer = doubling(100, Arc::clone(&gate), calls);
+        let gone = tokio::spawn({
+            let coalescer = coalescer.clone();
+            async move { coalescer.ask(vec![1]).await }
+        });
+        let stays = tokio::spawn({
+            let coalescer = coalescer.clone();
+            async move { coalescer.ask(vec![2]).await }
+        });
+        tokio::task::yield_now().await;
+        gone.abort();
+        gate.add_permits(10);
+        assert_eq!(stays.await.unwrap(), Some(vec![4]));
+    }
+}

@@ -1,0 +1,107 @@
+//! The consumer loop of one endpoint: takes no more messages from the broker than the endpoint's window has room for,
+//! drops the duplicates it knows of, and gives the rest to their partitions' lanes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tollgate_core::{Delivery, Verdict, codec};
+
+use crate::backoff::Backoff;
+use crate::engine::Engine;
+use crate::lanes::{Job, LaneKey, MessageJob};
+
+/// Most messages taken from the broker at a time.
+const RECEIVE_MAX: usize = 128;
+
+/// Takes messages until `closing`. Those it has taken by then are processed.
+pub(crate) async fn consume(engine: Arc<Engine>, endpoint: usize, closing: CancellationToken) {
+    let name = engine.endpoints[endpoint].name.clone();
+    let concurrency = engine.endpoints[endpoint].concurrency;
+    let window = Arc::new(Semaphore::new(concurrency));
+    let mut failures = 0;
+    while !closing.is_cancelled() {
+        let Some(Some(mut permits)) = closing.run_until_cancelled(room(&window, concurrency)).await else {
+            break;
+        };
+        let max = permits.num_permits();
+        // Dropping the receive loses nothing: what it had taken is delivered again.
+        let Some(received) = closing.run_until_cancelled(engine.broker.receive(&name, max)).await else {
+            break;
+        };
+        match received {
+            Ok(deliveries) => {
+                failures = 0;
+                engine.counters.deliveries.add(deliveries.len());
+                for delivery in deliveries {
+                    let permit = permits.split(1);
+                    debug_assert!(permit.is_some(), "the broker gave more than was asked for");
+                    // A broker that gives too many is borne: the window overflows by what it gave.
+                    let permit = permit
+                        .unwrap_or_else(|| permits.split(0).expect("splitting off nothing always succeeds"));
+                    admit(&engine, endpoint, delivery, permit);
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(endpoint = %name, %error, "receiving failed");
+                let wait = if error.is_retryable() {
+                    Backoff::IN_PLACE.after(failures, engine.tasks.runtime())
+                } else {
+                    UNUSABLE_WAIT
+                };
+                closing.run_until_cancelled(engine.tasks.runtime().sleep(wait)).await;
+            }
+        }
+    }
+}
+
+/// How long to leave a broker alone that says that it can't be used at all.
+const UNUSABLE_WAIT: Duration = Duration::from_secs(5);
+
+/// Waits until the window has room, and takes as much of it as one call to the broker can use.
+async fn room(window: &Arc<Semaphore>, concurrency: usize) -> Option<OwnedSemaphorePermit> {
+    let mut permits = Arc::clone(window).acquire_owned().await.ok()?;
+    let more = window.available_permits().min(RECEIVE_MAX.min(concurrency) - 1);
+    let more = u32::try_from(more).unwrap_or(u32::MAX);
+    if more > 0
+        && let Ok(others) = Arc::clone(window).try_acquire_many_owned(more)
+    {
+        permits.merge(others);
+    }
+    Some(permits)
+}
+
+fn admit(engine: &Arc<Engine>, endpoint: usize, delivery: Delivery, permit: OwnedSemaphorePermit) {
+    let checked = &engine.endpoints[endpoint];
+    let Delivery { envelope, receipt, delivery_count } = delivery;
+    let envelope = match codec::decode_envelope(&envelope) {
+        Ok(envelope) => envelope,
+        Err(error) => {
+            engine.counters.dead_letters.add(1);
+            tracing::warn!(endpoint = %checked.name, %error, "a broker message is not an envelope: dead-lettered");
+            let reason = format!("the broker message is not an envelope: {error}");
+            return engine.broker.settle(&checked.name, receipt, Verdict::DeadLetter { reason });
+        }
+    };
+    if envelope.to.endpoint != checked.name {
+        engine.counters.dead_letters.add(1);
+        let reason = format!(
+            "message {} is addressed to endpoint {} but arrived in the queue of endpoint {}: send it there again",
+            envelope.message_id, envelope.to.endpoint, checked.name
+        );
+        return engine.broker.settle(&checked.name, receipt, Verdict::DeadLetter { reason });
+    }
+    if let Some(token) = envelope.token()
+        && engine.consumed.contains(envelope.message_id, token)
+    {
+        engine.counters.duplicates_by_cache.add(1);
+        return engine.broker.settle(&checked.name, receipt, Verdict::Acknowledge);
+    }
+    let key = LaneKey { store: checked.store, partition: envelope.to.partition.clone() };
+    engine.submit(
+        key,
+        Job::Message(MessageJob { endpoint, envelope: Arc::new(envelope), receipt, delivery_count, permit }),
+    );
+}

@@ -1,0 +1,555 @@
+//! The driver of the state machine: it does what [`Processing`] asks for, in order, and nothing of its own accord. The
+//! algorithm is in `tollgate-core`; here are only the calls, the locks and the bookkeeping around it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tollgate_core::completion::{CleanUp, Completion, CompletionReport, CompletionStep};
+use tollgate_core::marks::Marks;
+use tollgate_core::processing::{
+    Disposition, Failure, HandleStep, Incoming, Maintenance, Processing, RequestDeduplication, Settled, Step,
+    Tokenless, WakeUpPatience, Work,
+};
+use tollgate_core::{
+    AttemptId, Blobs, Body, BoxFuture, CommitOutcome, Content, EntryRead, Incarnation, ItemName, SessionMark,
+    StoreError, TokenRef, Verdict,
+};
+
+use crate::backoff::Backoff;
+use crate::broker_client::BrokerClient;
+use crate::error::HandlerError;
+use crate::handler::{CheckedEndpoint, Deduplicate};
+use crate::lanes::{Admission, Job, LaneKey, Lanes, MessageJob, RequestOutcome, Visit};
+use crate::negative_cache::NegativeCache;
+use crate::partition_cache::PartitionCache;
+use crate::runtime::Tasks;
+use crate::settings::Settings;
+use crate::statistics::Counters;
+use crate::store_client::StoreClient;
+use crate::topology::Topology;
+use crate::transaction::{BLOB_KIND, Ended, Tx};
+
+/// After this many deliveries of one wake-up, the attempt that sent it and has still not committed is fenced.
+const WAKE_UP_PATIENCE: u32 = 3;
+
+/// Everything that the tasks of a gate share.
+pub(crate) struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) endpoints: Vec<CheckedEndpoint>,
+    pub(crate) topology: Topology,
+    pub(crate) stores: Vec<StoreClient>,
+    pub(crate) broker: BrokerClient,
+    pub(crate) blobs: Option<Arc<dyn Blobs>>,
+    pub(crate) lanes: Lanes,
+    pub(crate) cache: PartitionCache,
+    pub(crate) consumed: NegativeCache,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) tasks: Tasks,
+    /// Drawn at random when the gate was opened.
+    pub(crate) process: u64,
+    pub(crate) serial: AtomicU64,
+}
+
+impl Engine {
+    pub(crate) fn store(&self, key: &LaneKey) -> &StoreClient {
+        &self.stores[key.store]
+    }
+
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    pub(crate) fn blobs(&self) -> Option<&Arc<dyn Blobs>> {
+        self.blobs.as_ref()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.tasks.runtime().now_ms()
+    }
+
+    /// Gives a job to its partition's lane.
+    pub(crate) fn submit(self: &Arc<Self>, key: LaneKey, job: Job) {
+        if self.lanes.push(&key, job, self.now_ms()) == Admission::StartLane {
+            let engine = Arc::clone(self);
+            self.tasks.spawn(async move { engine.run_lane_guarded(key).await });
+        }
+    }
+
+    async fn run_lane_guarded(self: Arc<Self>, key: LaneKey) {
+        let run = AssertUnwindSafe(Arc::clone(&self).run_lane(key.clone()));
+        if run.catch_unwind().await.is_err() {
+            // A store, a broker or this engine has panicked; handlers are guarded by themselves. What the lane held is
+            // delivered again, and what it had committed is found by its markers.
+            self.counters.panics.add(1);
+            tracing::error!(partition = %key.partition, "a lane has panicked and is given up");
+            self.cache.forget(&key);
+            self.lanes.abandon(&key);
+        }
+    }
+
+    /// Processes what waits for a partition until nothing does.
+    async fn run_lane(self: Arc<Self>, key: LaneKey) {
+        let Some((mut jobs, mut marks)) = self.lanes.next_or_release(&key, self.settings.fold_max) else {
+            return;
+        };
+        loop {
+            let tail = self.process(&key, jobs, marks).await;
+            // The partition is free before its outputs are out: what follows the commit needs no lock.
+            let next = self.lanes.next_or_release(&key, self.settings.fold_max);
+            match (tail, next) {
+                (None, None) => return,
+                (Some(tail), None) => return self.finish(&key, tail).await,
+                (None, Some(next)) => (jobs, marks) = next,
+                (Some(tail), Some(next)) => {
+                    let (engine, key) = (Arc::clone(&self), key.clone());
+                    self.tasks.spawn(async move { engine.finish(&key, tail).await });
+                    (jobs, marks) = next;
+                }
+            }
+        }
+    }
+
+    /// Steps 1 to 5 for some jobs of one partition. What is left to do afterwards is returned.
+    async fn process(self: &Arc<Self>, key: &LaneKey, jobs: Vec<Job>, marks: Marks) -> Option<Tail> {
+        let mut batch = Batch::new(self, jobs);
+        let view = if batch.needs_fresh_view { None } else { self.cache.take(key) };
+        let now_ms = self.now_ms();
+        let mut step = Processing::begin(Work {
+            store: self.store(key).alias().clone(),
+            partition: key.partition.clone(),
+            limits: self.store(key).limits(),
+            preload: std::mem::take(&mut batch.preload),
+            view,
+            marks,
+            attempt: AttemptId::new(self.process, self.serial.fetch_add(1, Ordering::Relaxed)),
+            incarnation: Incarnation(self.tasks.runtime().random()),
+            now_ms,
+            messages: std::mem::take(&mut batch.incoming),
+            maintenance: batch.maintenance,
+        });
+        let settled = loop {
+            step = match step {
+                Step::Load(load) => {
+                    let loaded = self.store(key).load(load.request()).await;
+                    load.answer(loaded)
+                }
+                Step::Recover(recover) => {
+                    self.counters.recoveries.add(recover.pending_count());
+                    let (recovering, completion) = recover.start();
+                    let report = self.complete(key, completion).await;
+                    recovering.answer(&report)
+                }
+                Step::ReadTokens(read) => {
+                    let entries = self.read_tokens(read.requests()).await;
+                    read.answer(entries)
+                }
+                Step::Handle(handle) => self.handle(key, handle, &mut batch).await,
+                Step::WakeUp(wake_up) => {
+                    let mut sent = self.broker.publish(vec![wake_up.envelope()]).await;
+                    wake_up.answer(sent.pop().unwrap_or_else(|| Err("the broker gave no answer".to_owned())))
+                }
+                Step::Commit(commit) => {
+                    let answer = self.store(key).commit(commit.request()).await;
+                    match &answer {
+                        Ok(CommitOutcome::Committed { .. }) if commit.message_count() > 0 => {
+                            self.counters.commits.add(1);
+                        }
+                        Ok(CommitOutcome::Conflict) | Err(StoreError::OutcomeUnknown { .. }) => {
+                            self.counters.conflicts.add(1);
+                        }
+                        _ => {}
+                    }
+                    commit.answer(answer)
+                }
+                Step::Settled(settled) => break settled,
+            }
+        };
+        self.settle(key, settled, batch)
+    }
+
+    /// Runs one handler and tells the machine how it went.
+    async fn handle(self: &Arc<Self>, key: &LaneKey, handle: HandleStep, batch: &mut Batch) -> Step {
+        let input = Arc::clone(handle.input());
+        let slot = handle.slot();
+        let body = match &input.body {
+            Body::Inline(body) => body.clone(),
+            Body::Blob(name) => match self.fetch_body(name).await {
+                Ok(body) => body,
+                Err(reason) => return handle.failed(Failure::Passing { reason }),
+            },
+        };
+        let deadline_ms =
+            self.now_ms() + u64::try_from(self.settings.attempt_max.as_millis()).unwrap_or(u64::MAX / 2);
+        let tx = Tx::new(Arc::clone(self), key.clone(), handle, deadline_ms);
+        let handler: BoxFuture<'static, Result<(), HandlerError>> = match &batch.jobs[slot] {
+            Some(Job::Message(job)) => {
+                let handlers = &self.endpoints[job.endpoint].handlers;
+                let message_type = &job.envelope.message_type;
+                if let Some(checked) = handlers.get(message_type) {
+                    checked.handler.handle(tx.clone(), &body)
+                } else {
+                    let reason =
+                        format!("endpoint {} has no handler for message type {message_type}", input.endpoint);
+                    std::future::ready(Err(HandlerError::Permanent { reason })).boxed()
+                }
+            }
+            Some(Job::Request(job)) => {
+                let (run, tx) = (Arc::clone(&job.run), tx.clone());
+                Box::pin(async move {
+                    let response = run(tx.clone()).await?;
+                    tx.respond(response)?;
+                    Ok(())
+                })
+            }
+            Some(Job::Visit(_)) | None => unreachable!("the machine handles only messages and requests"),
+        };
+        let result = AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| {
+            self.counters.panics.add(1);
+            tracing::error!(partition = %key.partition, message = %input.message_id, "a handler has panicked");
+            Err(HandlerError::retry("the handler panicked"))
+        });
+        match (tx.end(&result), result) {
+            (Ended::Overtaken(step), _) => step.lost(),
+            (Ended::Succeeded(mut step), _) => {
+                batch.responses[slot] = step.unit_of_work().response().clone();
+                step.succeeded()
+            }
+            (Ended::Failed(step), Err(HandlerError::Permanent { reason })) => {
+                step.failed(Failure::Permanent { reason })
+            }
+            (Ended::Failed(step), Err(HandlerError::Retry { reason })) => {
+                step.failed(Failure::Passing { reason })
+            }
+            (Ended::Failed(_), Ok(())) => unreachable!("only an error ends a transaction as failed"),
+        }
+    }
+
+    async fn fetch_body(&self, name: &tollgate_core::EffectName) -> Result<Bytes, String> {
+        let blobs = self.blobs.as_ref().ok_or("the body is a blob, but the gate has no blob storage")?;
+        match blobs.get(name).await {
+            Ok(Some(body)) => Ok(body),
+            Ok(None) => Err(format!("the body is blob {name}, which is not there")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Steps 7 to 9, for what was committed now or before.
+    async fn complete(&self, key: &LaneKey, completion: Completion) -> CompletionReport {
+        let mut step = completion.begin();
+        let report = loop {
+            step = match step {
+                CompletionStep::ReadOutputs(read) => {
+                    let entries = self.store(key).read_entries(read.requests()).await;
+                    read.answer(entries)
+                }
+                CompletionStep::Publish(publish) => {
+                    let sent = self.broker.publish(publish.envelopes()).await;
+                    publish.answer(sent)
+                }
+                CompletionStep::CleanUp(clean_up) => {
+                    let mut answers = Vec::with_capacity(clean_up.clean_ups().len());
+                    for effect in clean_up.clean_ups() {
+                        answers.push(self.delete_effect(effect).await);
+                    }
+                    clean_up.answer(answers)
+                }
+                CompletionStep::Consume(consume) => {
+                    let deleted = self.consume(consume.tokens()).await;
+                    consume.answer(deleted)
+                }
+                CompletionStep::Done(report) => break report,
+            }
+        };
+        for outcome in &report.outcomes {
+            if let (Ok(()), Some(token)) = (&outcome.result, outcome.pending.origin.token()) {
+                self.consumed.insert(outcome.pending.origin.message_id(), token);
+            }
+        }
+        self.lanes.add_marks(key, report.marks.clone(), self.now_ms());
+        report
+    }
+
+    async fn delete_effect(&self, effect: &CleanUp) -> Result<(), String> {
+        if effect.kind.as_str() != BLOB_KIND {
+            return Err(format!("nobody here knows how to clean up effects of kind {}", effect.kind));
+        }
+        let blobs = self.blobs.as_ref().ok_or("a blob is to be deleted, but the gate has no blob storage")?;
+        blobs.delete(&effect.registration.name).await.map_err(|error| error.to_string())
+    }
+
+    /// Reads tokens, each from the store that its alias names.
+    async fn read_tokens(&self, reads: Vec<EntryRead>) -> Vec<Result<Option<Bytes>, StoreError>> {
+        if let [only] = &self.stores[..]
+            && reads.iter().all(|read| read.token.store == *only.alias())
+        {
+            return only.read_entries(reads).await;
+        }
+        let mut answers: Vec<Result<Option<Bytes>, StoreError>> =
+            reads.iter().map(|read| Err(self.unknown_store(&read.token))).collect();
+        for store in &self.stores {
+            let (places, own): (Vec<usize>, Vec<EntryRead>) = reads
+                .iter()
+                .enumerate()
+                .filter(|(_, read)| read.token.store == *store.alias())
+                .map(|(place, read)| (place, read.clone()))
+                .unzip();
+            for (place, answer) in places.into_iter().zip(store.read_entries(own).await) {
+                answers[place] = answer;
+            }
+        }
+        answers
+    }
+
+    /// Deletes tokens, each in the store that its alias names.
+    async fn consume(&self, tokens: Vec<TokenRef>) -> Vec<Result<Option<SessionMark>, StoreError>> {
+        if let [only] = &self.stores[..]
+            && tokens.iter().all(|token| token.store == *only.alias())
+        {
+            return only.delete_entries(tokens).await;
+        }
+        let mut answers: Vec<Result<Option<SessionMark>, StoreError>> =
+            tokens.iter().map(|token| Err(self.unknown_store(token))).collect();
+        for store in &self.stores {
+            let (places, own): (Vec<usize>, Vec<TokenRef>) = tokens
+                .iter()
+                .enumerate()
+                .filter(|(_, token)| token.store == *store.alias())
+                .map(|(place, token)| (place, token.clone()))
+                .unzip();
+            for (place, answer) in places.into_iter().zip(store.delete_entries(own).await) {
+                answers[place] = answer;
+            }
+        }
+        answers
+    }
+
+    fn unknown_store(&self, token: &TokenRef) -> StoreError {
+        let first = self.stores.first().expect("a gate has at least one store");
+        StoreError::ForeignToken { store: first.alias().clone(), token: token.clone() }
+    }
+
+    /// Takes down what the machine has decided, and tells everybody who waits for nothing else.
+    fn settle(&self, key: &LaneKey, settled: Settled, batch: Batch) -> Option<Tail> {
+        self.lanes.forget_marks(key, &settled.pruned);
+        match settled.view {
+            Some(view) => self.cache.put(key, view),
+            None => self.cache.forget(key),
+        }
+        let Batch { mut jobs, responses, .. } = batch;
+        let waiting: Vec<usize> =
+            settled.completion.as_ref().map(|completion| completion.slots().collect()).unwrap_or_default();
+        let mut postponed = Vec::new();
+        for (slot, disposition) in settled.dispositions.into_iter().enumerate() {
+            if disposition == Disposition::Committed {
+                self.counters.committed.add(1);
+            }
+            let must_wait = waiting.contains(&slot)
+                && matches!(jobs[slot], Some(Job::Message(_)))
+                && matches!(disposition, Disposition::Committed | Disposition::CommittedBefore);
+            if must_wait {
+                if disposition == Disposition::CommittedBefore {
+                    self.counters.duplicates_by_marker.add(1);
+                }
+                continue;
+            }
+            let Some(job) = jobs[slot].take() else { continue };
+            if disposition == Disposition::Postponed {
+                postponed.push(job);
+                continue;
+            }
+            match job {
+                Job::Message(job) => self.settle_message(job, disposition),
+                Job::Request(job) => {
+                    let outcome = self.request_outcome(disposition, &responses[slot]);
+                    // A caller that has gone away will ask again.
+                    let _ = job.reply.send(outcome);
+                }
+                Job::Visit(_) => unreachable!("visits have no slot"),
+            }
+        }
+        // Visits stand behind the messages; they end with the processing, or with the completion if there is one.
+        self.lanes.put_back(key, postponed);
+        settled.completion.map(|completion| Tail { completion, jobs })
+    }
+
+    fn request_outcome(&self, disposition: Disposition, response: &Bytes) -> RequestOutcome {
+        match disposition {
+            Disposition::Committed | Disposition::CommittedBefore => {
+                self.counters.requests.add(1);
+                RequestOutcome::Answered(response.clone())
+            }
+            Disposition::Replayed(response) => {
+                self.counters.replays.add(1);
+                RequestOutcome::Answered(response)
+            }
+            Disposition::Retry { reason } => RequestOutcome::Failed { reason },
+            Disposition::DeadLetter { reason } => RequestOutcome::Refused { reason },
+            Disposition::Duplicate | Disposition::Visited | Disposition::Postponed => {
+                unreachable!("requests are committed, replayed, retried or refused")
+            }
+        }
+    }
+
+    fn settle_message(&self, job: MessageJob, disposition: Disposition) {
+        let MessageJob { endpoint, envelope, receipt, delivery_count, permit } = job;
+        let name = &self.endpoints[endpoint].name;
+        let verdict = match disposition {
+            Disposition::Committed | Disposition::CommittedBefore | Disposition::Visited => {
+                Verdict::Acknowledge
+            }
+            Disposition::Duplicate => {
+                self.counters.duplicates_by_store.add(1);
+                if let Some(token) = envelope.token() {
+                    self.consumed.insert(envelope.message_id, token);
+                }
+                Verdict::Acknowledge
+            }
+            Disposition::Retry { reason } if delivery_count >= self.settings.deliveries_max => {
+                self.dead_letter(&envelope, format!("{reason} (after {delivery_count} deliveries)"))
+            }
+            Disposition::Retry { reason } => {
+                self.counters.retries.add(1);
+                tracing::debug!(message = %envelope.message_id, partition = %envelope.to.partition, %reason, "put back");
+                Verdict::Retry { after: self.settings.redelivery.after(delivery_count, self.tasks.runtime()) }
+            }
+            Disposition::DeadLetter { reason } => self.dead_letter(&envelope, reason),
+            Disposition::Replayed(_) | Disposition::Postponed => {
+                unreachable!("requests are replayed, and postponed messages go back to their lane")
+            }
+        };
+        self.broker.settle(name, receipt, verdict);
+        drop(permit);
+    }
+
+    fn dead_letter(&self, envelope: &tollgate_core::Envelope, reason: String) -> Verdict {
+        self.counters.dead_letters.add(1);
+        tracing::warn!(message = %envelope.message_id, partition = %envelope.to.partition, %reason, "dead-lettered");
+        Verdict::DeadLetter { reason }
+    }
+
+    /// Steps 7 to 10, outside the partition's lane.
+    async fn finish(&self, key: &LaneKey, tail: Tail) {
+        let Tail { completion, mut jobs } = tail;
+        let report = self.complete(key, completion).await;
+        if report.failures().next().is_some() {
+            // The next visitor loads the partition and completes what is pending (R5): for messages without a token
+            // there may be no redelivery that would.
+            self.cache.forget(key);
+        }
+        for outcome in report.outcomes {
+            for slot in outcome.slots {
+                let Some(Job::Message(job)) = jobs[slot].take() else { continue };
+                let disposition = match &outcome.result {
+                    Ok(()) => Disposition::Committed,
+                    Err(reason) => Disposition::Retry { reason: reason.clone() },
+                };
+                self.settle_message(job, disposition);
+            }
+        }
+    }
+}
+
+/// What is left to do after a partition's lane was released.
+struct Tail {
+    completion: Completion,
+    /// The jobs that wait for it, by slot; visits, which have none, end when this is dropped.
+    jobs: Vec<Option<Job>>,
+}
+
+/// The jobs of one processing, and what the machine is told of them.
+struct Batch {
+    /// By slot; the visits stand behind the last slot.
+    jobs: Vec<Option<Job>>,
+    incoming: Vec<Incoming>,
+    responses: Vec<Bytes>,
+    preload: Vec<ItemName>,
+    maintenance: Maintenance,
+    needs_fresh_view: bool,
+}
+
+impl Batch {
+    fn new(engine: &Engine, jobs: Vec<Job>) -> Self {
+        let mut batch = Self {
+            jobs: Vec::with_capacity(jobs.len()),
+            incoming: Vec::with_capacity(jobs.len()),
+            responses: Vec::new(),
+            preload: Vec::new(),
+            maintenance: Maintenance::Leave,
+            needs_fresh_view: false,
+        };
+        let mut visits = Vec::new();
+        for job in jobs {
+            match &job {
+                Job::Message(message) => {
+                    let incoming = engine.incoming(message);
+                    // What an edge was about to commit is not in a view from before.
+                    batch.needs_fresh_view |= matches!(incoming, Incoming::WakeUp { .. });
+                    batch.want_items(&engine.endpoints[message.endpoint].preload);
+                    batch.incoming.push(incoming);
+                    batch.jobs.push(Some(job));
+                }
+                Job::Request(request) => {
+                    let name = &request.request.endpoint;
+                    if let Some(endpoint) = engine.endpoints.iter().find(|endpoint| endpoint.name == *name) {
+                        batch.want_items(&endpoint.preload);
+                    }
+                    // Only a load finds the response of an earlier execution before the handler runs again.
+                    batch.needs_fresh_view |= request.request.deduplication != RequestDeduplication::ByState;
+                    batch.incoming.push(Incoming::Request(request.request.clone()));
+                    batch.jobs.push(Some(job));
+                }
+                Job::Visit(job_visit) => {
+                    batch.maintenance = Maintenance::Tidy;
+                    batch.needs_fresh_view |= job_visit.visit == Visit::Sweep;
+                    visits.push(Some(job));
+                }
+            }
+        }
+        batch.responses = vec![Bytes::new(); batch.incoming.len()];
+        batch.jobs.extend(visits);
+        batch
+    }
+
+    fn want_items(&mut self, items: &[ItemName]) {
+        for item in items {
+            if !self.preload.contains(item) {
+                self.preload.push(item.clone());
+            }
+        }
+    }
+}
+
+impl Engine {
+    fn incoming(&self, job: &MessageJob) -> Incoming {
+        let envelope = &job.envelope;
+        if let Content::WakeUp { attempt, expected } = envelope.content {
+            let patience = if job.delivery_count >= WAKE_UP_PATIENCE {
+                WakeUpPatience::Fence
+            } else {
+                WakeUpPatience::Wait
+            };
+            return Incoming::WakeUp { attempt, expected, patience };
+        }
+        let declared = self.endpoints[job.endpoint].handlers.get(&envelope.message_type);
+        let tokenless = match declared.and_then(|handler| handler.tokenless) {
+            None => Tokenless::Refused,
+            Some(Deduplicate::Natural) => Tokenless::Natural,
+            Some(Deduplicate::ByIdentity { retention }) => {
+                Tokenless::ByIdentity { expires_at_ms: expiry(self.now_ms(), retention) }
+            }
+        };
+        Incoming::Message { envelope: Arc::clone(envelope), tokenless }
+    }
+}
+
+/// When something that is remembered from now on for a retention may be forgotten.
+pub(crate) fn expiry(now_ms: u64, retention: Duration) -> u64 {
+    now_ms.saturating_add(u64::try_from(retention.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// How a message is put back, unless the gate says otherwise.
+pub(crate) const REDELIVERY_DEFAULT: Backoff = Backoff::REDELIVERY;

@@ -1,0 +1,298 @@
+//! The gate: what a program puts together, opens and closes. It owns the engine's tasks; how they work is not told here.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tollgate_core::control_record::PENDING_MAX;
+use tollgate_core::{Blobs, Broker, EndpointName, Store};
+
+use crate::backoff::Backoff;
+use crate::broker_client::BrokerClient;
+use crate::consumer;
+use crate::edge::Edge;
+use crate::engine::Engine;
+use crate::error::TollgateError;
+use crate::handler::{CheckedEndpoint, Endpoint, Message};
+use crate::idle_flush;
+use crate::lanes::Lanes;
+use crate::negative_cache::NegativeCache;
+use crate::partition_cache::PartitionCache;
+use crate::runtime::{Runtime, Tasks};
+use crate::settings::Settings;
+use crate::statistics::{Counters, Statistics};
+use crate::store_client::StoreClient;
+use crate::topology::Topology;
+
+/// An open gate: it takes messages from the broker until it is closed.
+///
+/// Dropping it without [`Gate::close`] leaves its tasks running until the runtime ends; that loses nothing, but work in
+/// progress is then finished by others.
+pub struct Gate {
+    engine: Arc<Engine>,
+    closing: CancellationToken,
+}
+
+impl Gate {
+    /// Starts to put a gate together.
+    pub fn builder() -> GateBuilder {
+        GateBuilder::default()
+    }
+
+    /// The edge for requests in the name of an endpoint.
+    ///
+    /// # Errors
+    /// If the gate has no such endpoint.
+    pub fn edge(&self, endpoint: &str) -> Result<Edge, TollgateError> {
+        Edge::new(Arc::clone(&self.engine), endpoint)
+    }
+
+    /// What the gate has done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.engine.counters.read()
+    }
+
+    /// Looks through the stores for partitions with unfinished work of processes that died, completes it, and deletes
+    /// expired deduplication records. Returns how many partitions it visited.
+    ///
+    /// # Errors
+    /// If a store can't be scanned.
+    pub async fn sweep(&self) -> Result<usize, TollgateError> {
+        Ok(idle_flush::sweep(&self.engine).await?)
+    }
+
+    /// Removes finished entries from control records now, instead of waiting until their partitions have been idle for a
+    /// while. Returns how many partitions it visited.
+    pub async fn flush(&self) -> usize {
+        idle_flush::flush(&self.engine, u64::MAX).await
+    }
+
+    /// Stops taking messages, finishes those that were taken, flushes the markers, and waits for every task. Returns
+    /// what the gate has done.
+    pub async fn close(self) -> Statistics {
+        self.closing.cancel();
+        self.engine.tasks.join().await;
+        // No task is left that could add marks, except those of the flush itself.
+        idle_flush::flush(&self.engine, u64::MAX).await;
+        self.engine.tasks.join().await;
+        self.engine.counters.read()
+    }
+}
+
+/// Puts a gate together.
+#[derive(Default)]
+pub struct GateBuilder {
+    stores: Vec<Arc<dyn Store>>,
+    broker: Option<Arc<dyn Broker>>,
+    blobs: Option<Arc<dyn Blobs>>,
+    runtime: Option<Arc<dyn Runtime>>,
+    endpoints: Vec<Endpoint>,
+    topology: Topology,
+    subscribers: Vec<EndpointName>,
+    settings: Settings,
+    problem: Option<TollgateError>,
+}
+
+impl GateBuilder {
+    /// Adds a store. Endpoints use the first one unless they name another; tokens of all of them are understood.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.stores.push(store);
+        self
+    }
+
+    /// Sets the broker.
+    #[must_use]
+    pub fn broker(mut self, broker: Arc<dyn Broker>) -> Self {
+        self.broker = Some(broker);
+        self
+    }
+
+    /// Sets the blob storage, for handlers that use it.
+    #[must_use]
+    pub fn blobs(mut self, blobs: Arc<dyn Blobs>) -> Self {
+        self.blobs = Some(blobs);
+        self
+    }
+
+    /// Sets where tasks, time and random numbers come from. The default is tokio and the wall clock.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Adds an endpoint that this process consumes.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// Declares that an endpoint, of this process or another, subscribes to events of type `M`: [`crate::Tx::publish`]
+    /// sends it one message for each event, for the partition that `partition` computes.
+    #[must_use]
+    pub fn subscribe<M: Message>(
+        mut self,
+        endpoint: &str,
+        partition: impl Fn(&M) -> String + Send + Sync + 'static,
+    ) -> Self {
+        match EndpointName::new(endpoint) {
+            Ok(endpoint) => {
+                self.subscribers.push(endpoint.clone());
+                self.topology.subscribe::<M>(endpoint, Box::new(partition));
+            }
+            Err(error) => self.problem = Some(error.into()),
+        }
+        self
+    }
+
+    /// Memory for views of partitions, in bytes. Default: 64 MiB.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.settings.cache_bytes = bytes;
+        self
+    }
+
+    /// How many consumed tokens are remembered, about 100 bytes each. Default: 200,000.
+    #[must_use]
+    pub fn consumed_tokens(mut self, tokens: usize) -> Self {
+        self.settings.consumed_max = tokens;
+        self
+    }
+
+    /// Most messages of one partition in one commit, from 1 to 64. Default: 64.
+    #[must_use]
+    pub fn fold_max(mut self, messages: usize) -> Self {
+        self.settings.fold_max = messages;
+        self
+    }
+
+    /// After this many deliveries a message that still fails is dead-lettered. Default: 10.
+    #[must_use]
+    pub fn deliveries_max(mut self, deliveries: u32) -> Self {
+        self.settings.deliveries_max = deliveries;
+        self
+    }
+
+    /// How long a message that failed is left alone before it is delivered again. Default: 0.1 s doubled up to 60 s.
+    #[must_use]
+    pub fn redelivery(mut self, backoff: Backoff) -> Self {
+        self.settings.redelivery = backoff;
+        self
+    }
+
+    /// How long a partition is left alone before its finished entries are flushed. Default: 5 s.
+    #[must_use]
+    pub fn flush_after(mut self, idle: Duration) -> Self {
+        self.settings.flush_after = idle;
+        self
+    }
+
+    /// How often the stores are swept for what dead processes have left; `None`: only by [`Gate::sweep`]. Default: 60 s.
+    #[must_use]
+    pub fn sweep_every(mut self, pause: Option<Duration>) -> Self {
+        self.settings.sweep_every = pause;
+        self
+    }
+
+    /// After this time an attempt creates no more side effects. Default: 60 s.
+    #[must_use]
+    pub fn attempt_max(mut self, duration: Duration) -> Self {
+        self.settings.attempt_max = duration;
+        self
+    }
+
+    /// Checks everything, verifies the stores and starts to take messages.
+    ///
+    /// # Errors
+    /// [`TollgateError::Configuration`] if something is missing or contradicts itself, or what a store says of itself.
+    pub async fn open(self) -> Result<Gate, TollgateError> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        let runtime = self.runtime.map_or_else(default_runtime, Ok)?;
+        let broker = self.broker.ok_or_else(|| TollgateError::Configuration("it has no broker".into()))?;
+        if self.stores.is_empty() {
+            return Err(TollgateError::Configuration("it has no store".into()));
+        }
+        if !(1..=PENDING_MAX).contains(&self.settings.fold_max) {
+            let problem =
+                format!("fold_max is {}, and must be from 1 to {PENDING_MAX}", self.settings.fold_max);
+            return Err(TollgateError::Configuration(problem));
+        }
+        let mut aliases = Vec::new();
+        for store in &self.stores {
+            if aliases.contains(store.alias()) {
+                let problem =
+                    format!("two stores have the alias {}: tokens could not tell them apart", store.alias());
+                return Err(TollgateError::Configuration(problem));
+            }
+            aliases.push(store.alias().clone());
+            store.verify().await?;
+        }
+        let mut endpoints: Vec<CheckedEndpoint> = Vec::with_capacity(self.endpoints.len());
+        for endpoint in self.endpoints {
+            let store = match &endpoint.store {
+                None => 0,
+                Some(alias) => aliases.iter().position(|known| known.as_str() == alias).ok_or_else(|| {
+                    TollgateError::Configuration(format!(
+                        "endpoint {} uses store {alias}, which the gate does not have",
+                        endpoint.name
+                    ))
+                })?,
+            };
+            let checked = CheckedEndpoint::check(endpoint, store)?;
+            if endpoints.iter().any(|known| known.name == checked.name) {
+                return Err(TollgateError::Configuration(format!(
+                    "endpoint {} is declared twice",
+                    checked.name
+                )));
+            }
+            endpoints.push(checked);
+        }
+        let tasks = Tasks::new(runtime);
+        let counters = Arc::new(Counters::default());
+        let stores = self
+            .stores
+            .into_iter()
+            .map(|store| StoreClient::new(store, tasks.clone(), Arc::clone(&counters)))
+            .collect();
+        let names = endpoints.iter().map(|endpoint| &endpoint.name);
+        let broker = BrokerClient::new(&broker, names, &tasks, Arc::clone(&counters));
+        let engine = Arc::new(Engine {
+            cache: PartitionCache::new(self.settings.cache_bytes),
+            consumed: NegativeCache::new(self.settings.consumed_max),
+            settings: self.settings,
+            endpoints,
+            topology: self.topology,
+            stores,
+            broker,
+            blobs: self.blobs,
+            lanes: Lanes::default(),
+            counters,
+            process: tasks.runtime().random(),
+            serial: AtomicU64::new(0),
+            tasks,
+        });
+        let closing = CancellationToken::new();
+        for endpoint in 0..engine.endpoints.len() {
+            engine.tasks.spawn(consumer::consume(Arc::clone(&engine), endpoint, closing.clone()));
+        }
+        engine.tasks.spawn(idle_flush::flush_idle(Arc::clone(&engine), closing.clone()));
+        engine.tasks.spawn(idle_flush::sweep_regularly(Arc::clone(&engine), closing.clone()));
+        Ok(Gate { engine, closing })
+    }
+}
+
+#[cfg(feature = "tokio-runtime")]
+#[allow(clippy::unnecessary_wraps, reason = "without the feature there is no default, and that is an error")]
+fn default_runtime() -> Result<Arc<dyn Runtime>, TollgateError> {
+    Ok(Arc::new(crate::runtime::TokioRuntime))
+}
+
+#[cfg(not(feature = "tokio-runtime"))]
+fn default_runtime() -> Result<Arc<dyn Runtime>, TollgateError> {
+    Err(TollgateError::Configuration("it has no runtime, and the feature `tokio-runtime` is off".into()))
+}

@@ -1,0 +1,179 @@
+//! Handlers: what users write. A handler gets one message and a transaction over one partition; it is found by endpoint
+//! and message type. How it is run, how often and when, is not decided here.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tollgate_core::{BoxFuture, EndpointName, ItemName, MessageType};
+
+use crate::error::{HandlerError, TollgateError};
+use crate::transaction::Tx;
+
+/// A message: anything that serde can write and read, with a type name that every process agrees on.
+///
+/// ```
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct PlaceOrder {
+///     amount_cents: u64,
+/// }
+///
+/// impl tollgate::Message for PlaceOrder {
+///     const TYPE: &'static str = "shop.place-order";
+/// }
+/// ```
+pub trait Message: Serialize + DeserializeOwned + Send + 'static {
+    /// The name under which it travels. Never reuse one for something else.
+    const TYPE: &'static str;
+}
+
+/// How messages that carry no token are deduplicated (design section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deduplicate {
+    /// By their id, for producers that know no tokens. The guarantee holds within the retention and no longer.
+    ByIdentity {
+        /// How long an id is remembered.
+        retention: Duration,
+    },
+    /// Not at all: the handler is idempotent, says its author. What it sends is sent each time it runs.
+    Natural,
+}
+
+/// A logical consumer: a queue, the handlers of its messages, and how many messages it takes at a time.
+pub struct Endpoint {
+    pub(crate) name: String,
+    pub(crate) handlers: Vec<(&'static str, Box<dyn AnyHandler>, Option<Deduplicate>)>,
+    pub(crate) preload: Vec<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) store: Option<String>,
+}
+
+/// Messages of one endpoint in flight at a time, unless it says otherwise.
+pub const CONCURRENCY_DEFAULT: usize = 256;
+
+impl Endpoint {
+    /// An endpoint without handlers. It can serve as an edge as it is.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            handlers: Vec::new(),
+            preload: Vec::new(),
+            concurrency: CONCURRENCY_DEFAULT,
+            store: None,
+        }
+    }
+
+    /// Handles messages of type `M` by their token.
+    #[must_use]
+    pub fn on<M, H, F>(mut self, handler: H) -> Self
+    where
+        M: Message,
+        H: Fn(Tx, M) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.handlers.push((M::TYPE, Box::new(Typed { handler, message: PhantomData }), None));
+        self
+    }
+
+    /// Handles messages of type `M` that carry no token as well; those that do are deduplicated by it.
+    #[must_use]
+    pub fn on_tokenless<M, H, F>(mut self, deduplicate: Deduplicate, handler: H) -> Self
+    where
+        M: Message,
+        H: Fn(Tx, M) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.handlers.push((M::TYPE, Box::new(Typed { handler, message: PhantomData }), Some(deduplicate)));
+        self
+    }
+
+    /// Names an item that handlers need: it is loaded together with the control record. Others are read when a handler
+    /// asks for them, which costs one more call when the partition is not cached.
+    #[must_use]
+    pub fn preload(mut self, item: impl Into<String>) -> Self {
+        self.preload.push(item.into());
+        self
+    }
+
+    /// How many messages may be in flight: taken from the broker and not settled yet.
+    #[must_use]
+    pub fn concurrency(mut self, messages: usize) -> Self {
+        self.concurrency = messages;
+        self
+    }
+
+    /// The alias of the store that holds this endpoint's partitions, where a gate has several. The first otherwise.
+    #[must_use]
+    pub fn store(mut self, alias: impl Into<String>) -> Self {
+        self.store = Some(alias.into());
+        self
+    }
+}
+
+/// A handler whose message type has been forgotten.
+pub(crate) trait AnyHandler: Send + Sync {
+    fn handle(&self, tx: Tx, body: &Bytes) -> BoxFuture<'static, Result<(), HandlerError>>;
+}
+
+struct Typed<M, H> {
+    handler: H,
+    message: PhantomData<fn(M)>,
+}
+
+impl<M, H, F> AnyHandler for Typed<M, H>
+where
+    M: Message,
+    H: Fn(Tx, M) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    fn handle(&self, tx: Tx, body: &Bytes) -> BoxFuture<'static, Result<(), HandlerError>> {
+        match serde_json::from_slice(body) {
+            Ok(message) => Box::pin((self.handler)(tx, message)),
+            Err(error) => {
+                let reason = format!("the body is not a {}: {error}", M::TYPE);
+                std::future::ready(Err(HandlerError::Permanent { reason })).boxed()
+            }
+        }
+    }
+}
+
+/// An endpoint whose names have been checked.
+pub(crate) struct CheckedEndpoint {
+    pub(crate) name: EndpointName,
+    pub(crate) handlers: HashMap<MessageType, CheckedHandler>,
+    pub(crate) preload: Vec<ItemName>,
+    pub(crate) concurrency: usize,
+    /// Index of the store among the gate's.
+    pub(crate) store: usize,
+}
+
+pub(crate) struct CheckedHandler {
+    pub(crate) handler: Box<dyn AnyHandler>,
+    pub(crate) tokenless: Option<Deduplicate>,
+}
+
+impl CheckedEndpoint {
+    pub(crate) fn check(endpoint: Endpoint, store: usize) -> Result<Self, TollgateError> {
+        let name = EndpointName::new(&endpoint.name)?;
+        if endpoint.concurrency == 0 {
+            return Err(TollgateError::Configuration(format!(
+                "endpoint {name} has a concurrency of 0 and would never process anything"
+            )));
+        }
+        let mut handlers = HashMap::new();
+        for (message_type, handler, tokenless) in endpoint.handlers {
+            let message_type = MessageType::new(message_type)?;
+            if handlers.insert(message_type.clone(), CheckedHandler { handler, tokenless }).is_some() {
+                return Err(TollgateError::Configuration(format!(
+                    "endpoint {name} has two handlers for message type {message_type}"
+                )));
+            }
+        }
+        let preload = endpoint.preload.iter().map(ItemName::new).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { name, handlers, preload, concurrency: endpoint.concurrency, store })
+    }
+}

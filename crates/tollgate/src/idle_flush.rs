@@ -1,0 +1,97 @@
+//! The idle flush and the sweep: what removes finished entries from partitions that nobody visits any more (design
+//! section 3, step 9), and completes what dead processes have left behind (R5). Both only send visits to lanes.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tollgate_core::{ScanCursor, StoreError, codec};
+
+use crate::engine::Engine;
+use crate::lanes::{Job, LaneKey, Visit, VisitJob};
+
+/// Most partitions that are visited at a time by a flush or a sweep.
+const VISITS_MAX: usize = 256;
+
+/// Most partitions in one page of a sweep.
+const SWEEP_PAGE: usize = 512;
+
+/// Flushes idle partitions until `closing`.
+pub(crate) async fn flush_idle(engine: Arc<Engine>, closing: CancellationToken) {
+    let pause = engine.settings.flush_after / 2;
+    let flush_after_ms = u64::try_from(engine.settings.flush_after.as_millis()).unwrap_or(u64::MAX);
+    while closing.run_until_cancelled(engine.tasks.runtime().sleep(pause)).await.is_some() {
+        let before_ms = engine.now_ms().saturating_sub(flush_after_ms);
+        flush(&engine, before_ms).await;
+    }
+}
+
+/// Flushes partitions that were not used since `before_ms`. Returns how many visits it made.
+pub(crate) async fn flush(engine: &Arc<Engine>, before_ms: u64) -> usize {
+    let idle = engine.lanes.idle_with_marks(before_ms);
+    let count = idle.len();
+    visit_all(engine, idle, Visit::Flush).await;
+    count
+}
+
+/// Sweeps the stores from time to time until `closing`.
+pub(crate) async fn sweep_regularly(engine: Arc<Engine>, closing: CancellationToken) {
+    let Some(pause) = engine.settings.sweep_every else { return };
+    while closing.run_until_cancelled(engine.tasks.runtime().sleep(pause)).await.is_some() {
+        if let Some(Err(error)) = closing.run_until_cancelled(sweep(&engine)).await {
+            tracing::warn!(%error, "a sweep was broken off; the next one starts again");
+        }
+    }
+}
+
+/// Visits every partition whose control record lists something unfinished. Returns how many it visited.
+pub(crate) async fn sweep(engine: &Arc<Engine>) -> Result<usize, StoreError> {
+    let mut visited = 0;
+    for (index, client) in engine.stores.iter().enumerate() {
+        client.store().expire(engine.now_ms()).await?;
+        let mut cursor: Option<ScanCursor> = None;
+        loop {
+            let page = client.store().scan(cursor, SWEEP_PAGE).await?;
+            let unfinished: Vec<LaneKey> = page
+                .partitions
+                .into_iter()
+                .filter(|scanned| {
+                    let control = scanned.control.as_deref().map(codec::decode_control);
+                    match control {
+                        Some(Ok(control)) => !control.pending.is_empty() || !control.registrations.is_empty(),
+                        Some(Err(error)) => {
+                            tracing::error!(partition = %scanned.partition, %error, "a control record is damaged");
+                            false
+                        }
+                        None => false,
+                    }
+                })
+                .map(|scanned| LaneKey { store: index, partition: scanned.partition })
+                // What this process is at work on needs no visitor.
+                .filter(|key| !engine.lanes.knows(key))
+                .collect();
+            visited += unfinished.len();
+            visit_all(engine, unfinished, Visit::Sweep).await;
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(visited)
+}
+
+async fn visit_all(engine: &Arc<Engine>, keys: Vec<LaneKey>, visit: Visit) {
+    for some in keys.chunks(VISITS_MAX) {
+        let mut visits = Vec::with_capacity(some.len());
+        for key in some {
+            let (done, visited) = oneshot::channel();
+            engine.submit(key.clone(), Job::Visit(VisitJob { visit, _ends_by_drop: done }));
+            visits.push(visited);
+        }
+        for visited in visits {
+            // The visit ends by dropping its sender, whether it succeeded or not.
+            let _ = visited.await;
+        }
+    }
+}

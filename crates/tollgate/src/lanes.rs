@@ -1,0 +1,201 @@
+//! Lanes: one per partition that has something to do. A lane runs one processing at a time; what arrives meanwhile waits
+//! in it and is folded into the next. It also keeps the marks of finished entries until a commit has removed them from
+//! the control record. Nothing here does I/O.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tollgate_core::marks::Marks;
+use tollgate_core::processing::Request;
+use tollgate_core::{BoxFuture, Envelope, PartitionKey, Receipt};
+
+use crate::error::HandlerError;
+use crate::transaction::Tx;
+
+/// A partition, in which of the gate's stores.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LaneKey {
+    pub(crate) store: usize,
+    pub(crate) partition: PartitionKey,
+}
+
+impl LaneKey {
+    /// Roughly how many bytes of memory it takes.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.partition.as_str().len()
+    }
+}
+
+/// Something to be done on a partition.
+pub(crate) enum Job {
+    /// A message from the broker.
+    Message(MessageJob),
+    /// A request at the edge.
+    Request(RequestJob),
+    /// A visit: complete what is pending, tidy the control record.
+    Visit(VisitJob),
+}
+
+pub(crate) struct VisitJob {
+    pub(crate) visit: Visit,
+    /// Never sent on: whoever waits learns of the visit's end when the job is dropped.
+    pub(crate) _ends_by_drop: oneshot::Sender<()>,
+}
+
+pub(crate) struct MessageJob {
+    pub(crate) endpoint: usize,
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) receipt: Receipt,
+    pub(crate) delivery_count: u32,
+    /// Its place in the endpoint's window, given back when the message is settled.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+pub(crate) struct RequestJob {
+    pub(crate) request: Request,
+    pub(crate) run: RequestHandler,
+    pub(crate) reply: oneshot::Sender<RequestOutcome>,
+}
+
+/// Executes a request once and gives the response; it is called again when an attempt is overtaken.
+pub(crate) type RequestHandler =
+    Arc<dyn Fn(Tx) -> BoxFuture<'static, Result<Bytes, HandlerError>> + Send + Sync>;
+
+/// What became of a request.
+pub(crate) enum RequestOutcome {
+    Answered(Bytes),
+    Failed { reason: String },
+    Refused { reason: String },
+}
+
+/// What a visit is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// Remove finished entries from the control record; what is in view is good enough.
+    Flush,
+    /// Look at the store for what others have left unfinished.
+    Sweep,
+}
+
+/// All lanes of a gate.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    lanes: Mutex<HashMap<LaneKey, Lane>>,
+}
+
+#[derive(Default)]
+struct Lane {
+    /// Bounded by the windows of the endpoints, and by the number of requests that callers make.
+    waiting: VecDeque<Job>,
+    state: LaneState,
+    marks: Marks,
+    last_used_ms: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum LaneState {
+    #[default]
+    Idle,
+    Running,
+}
+
+/// Whether whoever brought a job has to start the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    StartLane,
+    Queued,
+}
+
+impl Lanes {
+    /// Adds a job to the partition's lane.
+    pub(crate) fn push(&self, key: &LaneKey, job: Job, now_ms: u64) -> Admission {
+        let mut lanes = self.lock();
+        let lane = match lanes.get_mut(key) {
+            Some(lane) => lane,
+            None => lanes.entry(key.clone()).or_default(),
+        };
+        lane.waiting.push_back(job);
+        lane.last_used_ms = now_ms;
+        match lane.state {
+            LaneState::Running => Admission::Queued,
+            LaneState::Idle => {
+                lane.state = LaneState::Running;
+                Admission::StartLane
+            }
+        }
+    }
+
+    /// The next jobs of a running lane, at most `max`, and its marks; or releases the lane if nothing waits.
+    pub(crate) fn next_or_release(&self, key: &LaneKey, max: usize) -> Option<(Vec<Job>, Marks)> {
+        let mut lanes = self.lock();
+        let lane = lanes.get_mut(key)?;
+        if lane.waiting.is_empty() {
+            lane.state = LaneState::Idle;
+            if lane.marks.is_empty() {
+                lanes.remove(key);
+            }
+            return None;
+        }
+        let count = lane.waiting.len().min(max);
+        Some((lane.waiting.drain(..count).collect(), lane.marks.clone()))
+    }
+
+    /// Puts jobs back to the front of a running lane, in their order.
+    pub(crate) fn put_back(&self, key: &LaneKey, jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let mut lanes = self.lock();
+        let lane = lanes.entry(key.clone()).or_default();
+        for job in jobs.into_iter().rev() {
+            lane.waiting.push_front(job);
+        }
+    }
+
+    /// Remembers what is finished, until a commit has removed it.
+    pub(crate) fn add_marks(&self, key: &LaneKey, marks: Marks, now_ms: u64) {
+        if marks.is_empty() {
+            return;
+        }
+        let mut lanes = self.lock();
+        let lane = lanes.entry(key.clone()).or_default();
+        lane.last_used_ms = now_ms;
+        lane.marks.add(marks);
+    }
+
+    /// Forgets what a commit has removed.
+    pub(crate) fn forget_marks(&self, key: &LaneKey, pruned: &Marks) {
+        if pruned.is_empty() {
+            return;
+        }
+        if let Some(lane) = self.lock().get_mut(key) {
+            lane.marks.forget(pruned);
+        }
+    }
+
+    /// Lanes that have marks and were not used since `before_ms`.
+    pub(crate) fn idle_with_marks(&self, before_ms: u64) -> Vec<LaneKey> {
+        let lanes = self.lock();
+        let is_due = |lane: &Lane| {
+            lane.state == LaneState::Idle && !lane.marks.is_empty() && lane.last_used_ms <= before_ms
+        };
+        lanes.iter().filter(|(_, lane)| is_due(lane)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether this process has something to do with a partition already.
+    pub(crate) fn knows(&self, key: &LaneKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
+    /// Removes a lane whose processing has panicked, with everything that waits in it: messages come again.
+    pub(crate) fn abandon(&self, key: &LaneKey) {
+        self.lock().remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane>> {
+        // No section can panic between two consistent states.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,38 @@
+//! Tollgate processes every message exactly once on stores that offer no cross-partition transactions.
+//!
+//! This crate is what users depend on: the builder, the engine that drives the state machine of `tollgate-core`, the
+//! caches and the coalescers. It knows stores and brokers only by their traits; which ones there are, it does not know.
+
+mod backoff;
+mod broker_client;
+mod coalescer;
+mod consumer;
+mod edge;
+mod engine;
+mod error;
+mod gate;
+mod handler;
+mod idle_flush;
+mod lanes;
+mod negative_cache;
+mod partition_cache;
+mod runtime;
+mod settings;
+mod statistics;
+mod store_client;
+mod topology;
+mod transaction;
+
+pub use tollgate_core as core;
+pub use tollgate_core::{Blobs, Broker, Store};
+
+pub use self::backoff::Backoff;
+pub use self::edge::Edge;
+pub use self::error::{HandlerError, TollgateError};
+pub use self::gate::{Gate, GateBuilder};
+pub use self::handler::{CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Message};
+pub use self::runtime::Runtime;
+#[cfg(feature = "tokio-runtime")]
+pub use self::runtime::TokioRuntime;
+pub use self::statistics::Statistics;
+pub use self::transaction::Tx;

@@ -1,0 +1,107 @@
+//! What the engine counts, for operators, tests and audits. Each count is kept twice: as a number that
+//! [`crate::Gate::statistics`] reads, and as a counter of the `metrics` facade.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! statistics {
+    ($($(#[$doc:meta])* $name:ident => $metric:literal,)*) => {
+        /// What a gate has done since it was opened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Statistics {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        #[derive(Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter<{ Metric::$name as usize }>,)*
+        }
+
+        #[allow(non_camel_case_types, reason = "the names are those of the fields")]
+        #[derive(Clone, Copy)]
+        enum Metric {
+            $($name,)*
+        }
+
+        impl std::iter::Sum for Statistics {
+            fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+                all.fold(Self::default(), |sum, one| Self { $($name: sum.$name + one.$name,)* })
+            }
+        }
+
+        const METRIC_NAMES: &[&str] = &[$($metric,)*];
+
+        impl Counters {
+            pub(crate) fn read(&self) -> Statistics {
+                Statistics { $($name: self.$name.value.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+statistics! {
+    /// Messages taken from the broker.
+    deliveries => "tollgate_deliveries",
+    /// Messages that committed.
+    committed => "tollgate_committed",
+    /// Commits, each of one or more messages.
+    commits => "tollgate_commits",
+    /// Duplicates dropped because their token was known to be consumed.
+    duplicates_by_cache => "tollgate_duplicates_by_cache",
+    /// Duplicates dropped because their token was gone, or their id or key was found.
+    duplicates_by_store => "tollgate_duplicates_by_store",
+    /// Duplicates found by a marker: committed and not finished.
+    duplicates_by_marker => "tollgate_duplicates_by_marker",
+    /// Commits that conflicted, or whose answer was lost.
+    conflicts => "tollgate_conflicts",
+    /// Pending entries of earlier commits that were completed.
+    recoveries => "tollgate_recoveries",
+    /// Messages put back.
+    retries => "tollgate_retries",
+    /// Messages dead-lettered.
+    dead_letters => "tollgate_dead_letters",
+    /// Messages sent.
+    published => "tollgate_published",
+    /// Requests executed at the edge.
+    requests => "tollgate_requests",
+    /// Requests answered again from the stored response.
+    replays => "tollgate_replays",
+    /// Handlers that panicked.
+    panics => "tollgate_panics",
+    /// Calls to stores: loads.
+    load_calls => "tollgate_store_load_calls",
+    /// Calls to stores: token reads and other reads of outbox entries.
+    read_calls => "tollgate_store_read_calls",
+    /// Calls to stores: commits, registrations and flushes included.
+    commit_calls => "tollgate_store_commit_calls",
+    /// Calls to stores: deletions.
+    delete_calls => "tollgate_store_delete_calls",
+}
+
+impl Statistics {
+    /// All calls to stores.
+    pub const fn store_calls(&self) -> u64 {
+        self.load_calls + self.read_calls + self.commit_calls + self.delete_calls
+    }
+
+    /// All duplicates that were dropped.
+    pub const fn duplicates(&self) -> u64 {
+        self.duplicates_by_cache + self.duplicates_by_store + self.duplicates_by_marker
+    }
+}
+
+/// One count.
+#[derive(Default)]
+pub(crate) struct Counter<const METRIC: usize> {
+    value: AtomicU64,
+}
+
+impl<const METRIC: usize> Counter<METRIC> {
+    pub(crate) fn add(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.value.fetch_add(count as u64, Ordering::Relaxed);
+        metrics::counter!(METRIC_NAMES[METRIC]).increment(count as u64);
+    }
+}

@@ -1,0 +1,209 @@
+//! How the engine talks to one store: loads, token reads and deletions of concurrent messages travel together, commits
+//! alone; passing faults are tried again in place for a while, and every call is counted. The store's own errors come
+//! through unchanged.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tollgate_core::{
+    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, SessionMark, Store,
+    StoreAlias, StoreError, StoreLimits, TokenRef,
+};
+
+use crate::backoff::Backoff;
+use crate::coalescer::Coalescer;
+use crate::runtime::Tasks;
+use crate::statistics::Counters;
+
+/// Most repetitions of a call in place, before its message is put back.
+const REPETITIONS_MAX: u32 = 4;
+
+/// One store, with its coalescers.
+pub(crate) struct StoreClient {
+    store: Arc<dyn Store>,
+    limits: StoreLimits,
+    tasks: Tasks,
+    counters: Arc<Counters>,
+    loads: Coalescer<LoadRequest, Result<LoadedPartition, StoreError>>,
+    reads: Coalescer<EntryRead, Result<Option<Bytes>, StoreError>>,
+    deletions: Coalescer<TokenRef, Result<Option<SessionMark>, StoreError>>,
+}
+
+impl StoreClient {
+    pub(crate) fn new(store: Arc<dyn Store>, tasks: Tasks, counters: Arc<Counters>) -> Self {
+        let limits = store.limits();
+        let loads = Self::coalesce::<Load>(&store, &tasks, &counters, limits.read_batch_max);
+        let reads = Self::coalesce::<ReadEntries>(&store, &tasks, &counters, limits.read_batch_max);
+        let deletions = Self::coalesce::<DeleteEntries>(&store, &tasks, &counters, limits.delete_batch_max);
+        Self { store, limits, tasks, counters, loads, reads, deletions }
+    }
+
+    pub(crate) fn alias(&self) -> &StoreAlias {
+        self.store.alias()
+    }
+
+    pub(crate) fn limits(&self) -> StoreLimits {
+        self.limits
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) async fn load(&self, request: LoadRequest) -> Result<LoadedPartition, StoreError> {
+        let answers = self.loads.ask(vec![request]).await;
+        answers.and_then(|mut answers| answers.pop()).unwrap_or_else(|| Err(self.gone()))
+    }
+
+    pub(crate) async fn read_entries(&self, reads: Vec<EntryRead>) -> Vec<Result<Option<Bytes>, StoreError>> {
+        let count = reads.len();
+        self.reads.ask(reads).await.unwrap_or_else(|| self.all_gone(count))
+    }
+
+    pub(crate) async fn delete_entries(
+        &self,
+        tokens: Vec<TokenRef>,
+    ) -> Vec<Result<Option<SessionMark>, StoreError>> {
+        let count = tokens.len();
+        self.deletions.ask(tokens).await.unwrap_or_else(|| self.all_gone(count))
+    }
+
+    /// Commits, again if the store says that nothing happened and that it may later. A lost answer is not repeated: the
+    /// machine looks for the marker (R7).
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
+        let mut failures = 0;
+        loop {
+            self.counters.commit_calls.add(1);
+            let error = match self.store.commit(commit.clone()).await {
+                Err(error @ (StoreError::Throttled { .. } | StoreError::Unavailable { .. })) => error,
+                answer => return answer,
+            };
+            failures += 1;
+            if failures > REPETITIONS_MAX {
+                return Err(error);
+            }
+            wait(&self.tasks, failures, std::slice::from_ref(&error)).await;
+        }
+    }
+
+    fn coalesce<C: StoreCall>(
+        store: &Arc<dyn Store>,
+        tasks: &Tasks,
+        counters: &Arc<Counters>,
+        batch_max: usize,
+    ) -> Coalescer<C::Request, Result<C::Answer, StoreError>> {
+        let (store, counters, repeating) = (Arc::clone(store), Arc::clone(counters), tasks.clone());
+        Coalescer::new(tasks.clone(), batch_max, move |requests| {
+            Box::pin(call_repeatedly::<C>(
+                Arc::clone(&store),
+                Arc::clone(&counters),
+                repeating.clone(),
+                requests,
+            ))
+        })
+    }
+
+    fn gone(&self) -> StoreError {
+        let reason = "the engine's runtime is shutting down".to_owned();
+        StoreError::Unavailable { store: self.alias().clone(), reason }
+    }
+
+    fn all_gone<T>(&self, count: usize) -> Vec<Result<T, StoreError>> {
+        (0..count).map(|_| Err(self.gone())).collect()
+    }
+}
+
+/// One of the batched calls of a store.
+trait StoreCall: 'static {
+    type Request: Clone + Send + 'static;
+    type Answer: Send + 'static;
+
+    fn counter_add(counters: &Counters);
+
+    fn call(store: &dyn Store, requests: Vec<Self::Request>) -> Answers<'_, Self::Answer>;
+}
+
+type Answers<'a, Answer> = BoxFuture<'a, Vec<Result<Answer, StoreError>>>;
+
+struct Load;
+struct ReadEntries;
+struct DeleteEntries;
+
+impl StoreCall for Load {
+    type Request = LoadRequest;
+    type Answer = LoadedPartition;
+
+    fn counter_add(counters: &Counters) {
+        counters.load_calls.add(1);
+    }
+
+    fn call(store: &dyn Store, requests: Vec<LoadRequest>) -> Answers<'_, LoadedPartition> {
+        store.load(requests)
+    }
+}
+
+impl StoreCall for ReadEntries {
+    type Request = EntryRead;
+    type Answer = Option<Bytes>;
+
+    fn counter_add(counters: &Counters) {
+        counters.read_calls.add(1);
+    }
+
+    fn call(store: &dyn Store, reads: Vec<EntryRead>) -> Answers<'_, Option<Bytes>> {
+        store.read_entries(reads)
+    }
+}
+
+impl StoreCall for DeleteEntries {
+    type Request = TokenRef;
+    type Answer = Option<SessionMark>;
+
+    fn counter_add(counters: &Counters) {
+        counters.delete_calls.add(1);
+    }
+
+    fn call(store: &dyn Store, tokens: Vec<TokenRef>) -> Answers<'_, Option<SessionMark>> {
+        store.delete_entries(tokens)
+    }
+}
+
+/// Makes a call, and repeats the part of it that failed for a passing reason. What is asked here is idempotent.
+async fn call_repeatedly<C: StoreCall>(
+    store: Arc<dyn Store>,
+    counters: Arc<Counters>,
+    tasks: Tasks,
+    requests: Vec<C::Request>,
+) -> Vec<Result<C::Answer, StoreError>> {
+    let copies = requests.clone();
+    C::counter_add(&counters);
+    let mut answers = C::call(&*store, requests).await;
+    for failures in 1..=REPETITIONS_MAX {
+        let failed: Vec<usize> = (0..answers.len())
+            .filter(|place| answers[*place].as_ref().is_err_and(StoreError::is_retryable))
+            .collect();
+        if failed.is_empty() {
+            break;
+        }
+        let errors: Vec<StoreError> =
+            failed.iter().filter_map(|place| answers[*place].as_ref().err().cloned()).collect();
+        wait(&tasks, failures, &errors).await;
+        C::counter_add(&counters);
+        let again = C::call(&*store, failed.iter().map(|place| copies[*place].clone()).collect()).await;
+        for (place, answer) in failed.into_iter().zip(again) {
+            answers[place] = answer;
+        }
+    }
+    answers
+}
+
+/// Waits as long as the back-off says, or longer if the store asks for it.
+async fn wait(tasks: &Tasks, failures: u32, errors: &[StoreError]) {
+    let asked = errors.iter().filter_map(|error| match error {
+        StoreError::Throttled { retry_after, .. } => *retry_after,
+        _ => None,
+    });
+    let wait = asked.fold(Backoff::IN_PLACE.after(failures, tasks.runtime()), std::time::Duration::max);
+    tracing::debug!(failures, error = %errors[0], "a store call failed and is repeated");
+    tasks.runtime().sleep(wait).await;
+}

@@ -1,0 +1,317 @@
+//! The transaction: a handler's view of its one partition, and the messages and blobs it wants to go out with the
+//! commit. Nothing of it is visible to anybody before the commit, and nothing at all if there is none.
+
+use std::any::TypeId;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tollgate_core::processing::{Failure, HandleStep, HandlerInput, Lookup};
+use tollgate_core::unit_of_work::Outgoing;
+use tollgate_core::{
+    Audience, Body, Destination, EffectKind, EffectName, EndpointName, Headers, ItemName, ItemValue,
+    LoadRequest, MessageId, MessageType, PartitionKey,
+};
+
+use crate::engine::Engine;
+use crate::error::{HandlerError, TollgateError};
+use crate::handler::Message;
+use crate::lanes::LaneKey;
+
+/// The kind under which blobs are registered.
+pub(crate) const BLOB_KIND: &str = "blob";
+
+/// One handler execution's hold on its partition. Cloning it gives another handle on the same transaction; it ends when
+/// the handler returns.
+#[derive(Clone)]
+pub struct Tx {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    key: LaneKey,
+    input: Arc<HandlerInput>,
+    /// `None` once the handler has returned.
+    step: Mutex<Option<HandleStep>>,
+    /// Side effects are registered one after the other: each is a commit on the same control record.
+    effects: tokio::sync::Mutex<Effects>,
+    deadline_ms: u64,
+}
+
+#[derive(Default)]
+struct Effects {
+    count: u32,
+    fate: Fate,
+}
+
+/// Whether the attempt may still commit, as far as its side effects have shown.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Fate {
+    #[default]
+    Open,
+    Overtaken,
+}
+
+impl Tx {
+    pub(crate) fn new(engine: Arc<Engine>, key: LaneKey, step: HandleStep, deadline_ms: u64) -> Self {
+        let shared = Shared {
+            engine,
+            key,
+            input: Arc::clone(step.input()),
+            step: Mutex::new(Some(step)),
+            effects: tokio::sync::Mutex::default(),
+            deadline_ms,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The message that is being handled; for a request, the id that stands for it.
+    pub fn message_id(&self) -> MessageId {
+        self.shared.input.message_id
+    }
+
+    /// The endpoint that handles it.
+    pub fn endpoint(&self) -> &EndpointName {
+        &self.shared.input.endpoint
+    }
+
+    /// The partition that may be read and changed.
+    pub fn partition(&self) -> &PartitionKey {
+        &self.shared.key.partition
+    }
+
+    /// The message's headers: trace context and the like.
+    pub fn headers(&self) -> &Headers {
+        &self.shared.input.headers
+    }
+
+    /// Reads an item of the partition, as changed by this handler so far. `None`: there is no such item.
+    ///
+    /// # Errors
+    /// A store error, or [`TollgateError::Decode`] if the item is not a `T`.
+    pub async fn get<T: DeserializeOwned>(&self, item: &str) -> Result<Option<T>, TollgateError> {
+        let item = ItemName::new(item)?;
+        let Some(value) = self.read(&item).await? else { return Ok(None) };
+        serde_json::from_slice(value.bytes()).map(Some).map_err(|source| TollgateError::Decode {
+            item,
+            partition: self.partition().clone(),
+            source,
+        })
+    }
+
+    /// Reads an item as the bytes it is stored as.
+    ///
+    /// # Errors
+    /// A store error.
+    pub async fn get_bytes(&self, item: &str) -> Result<Option<Bytes>, TollgateError> {
+        Ok(self.read(&ItemName::new(item)?).await?.map(|value| value.bytes().clone()))
+    }
+
+    async fn read(&self, item: &ItemName) -> Result<Option<ItemValue>, TollgateError> {
+        let lookup = self.step().as_ref().ok_or(TollgateError::Ended)?.get(item);
+        match lookup {
+            Lookup::Present(value) => return Ok(Some(value)),
+            Lookup::Absent => return Ok(None),
+            Lookup::Unknown => {}
+        }
+        let request = LoadRequest {
+            partition: self.partition().clone(),
+            items: vec![item.clone()],
+            records: Vec::new(),
+        };
+        let loaded = self.shared.engine.store(&self.shared.key).load(request).await?;
+        let value = loaded.items.into_iter().next().and_then(|(_, value)| value);
+        self.step().as_mut().ok_or(TollgateError::Ended)?.provide(item.clone(), value.clone());
+        Ok(value)
+    }
+
+    /// Puts an item, as JSON.
+    ///
+    /// # Errors
+    /// If the value can't be written as JSON.
+    pub fn put<T: Serialize + ?Sized>(&self, item: &str, value: &T) -> Result<(), TollgateError> {
+        let item = ItemName::new(item)?;
+        let bytes = serde_json::to_vec(value)
+            .map_err(|source| TollgateError::Encode { what: format!("item {item}"), source })?;
+        self.with_step(|step| step.unit_of_work().put(item, ItemValue::Json(bytes.into())))
+    }
+
+    /// Puts an item as the bytes it is.
+    ///
+    /// # Errors
+    /// If the name breaks a rule.
+    pub fn put_bytes(&self, item: &str, value: impl Into<Bytes>) -> Result<(), TollgateError> {
+        let item = ItemName::new(item)?;
+        self.with_step(|step| step.unit_of_work().put(item, ItemValue::Binary(value.into())))
+    }
+
+    /// Deletes an item. Deleting one that is not there is no error.
+    ///
+    /// # Errors
+    /// If the name breaks a rule.
+    pub fn delete(&self, item: &str) -> Result<(), TollgateError> {
+        let item = ItemName::new(item)?;
+        self.with_step(|step| step.unit_of_work().delete(item))
+    }
+
+    /// Sends a message to one partition of an endpoint, and returns its deterministic id.
+    ///
+    /// # Errors
+    /// If a name breaks a rule or the message can't be written as JSON.
+    pub fn send<M: Message>(
+        &self,
+        endpoint: &str,
+        partition: &str,
+        message: &M,
+    ) -> Result<MessageId, TollgateError> {
+        let to =
+            Destination { endpoint: EndpointName::new(endpoint)?, partition: PartitionKey::new(partition)? };
+        self.send_to(to, message, Audience::Tollgate)
+    }
+
+    /// Sends a message to a consumer that knows no tokens: at least once, with its deterministic id for the consumer's
+    /// own deduplication.
+    ///
+    /// # Errors
+    /// If a name breaks a rule or the message can't be written as JSON.
+    pub fn send_external<M: Message>(
+        &self,
+        endpoint: &str,
+        partition: &str,
+        message: &M,
+    ) -> Result<MessageId, TollgateError> {
+        let to =
+            Destination { endpoint: EndpointName::new(endpoint)?, partition: PartitionKey::new(partition)? };
+        self.send_to(to, message, Audience::External)
+    }
+
+    /// Sends an event to every endpoint that the gate's topology declares as a subscriber, one message each. Returns how
+    /// many there are.
+    ///
+    /// # Errors
+    /// If a partition key that a subscription computes breaks a rule, or the event can't be written as JSON.
+    pub fn publish<M: Message>(&self, event: &M) -> Result<usize, TollgateError> {
+        let subscriptions = self.shared.engine.topology().subscribers::<M>(TypeId::of::<M>());
+        for subscription in subscriptions {
+            let partition = PartitionKey::new((subscription.partition)(event))?;
+            let to = Destination { endpoint: subscription.endpoint.clone(), partition };
+            self.send_to(to, event, Audience::Tollgate)?;
+        }
+        Ok(subscriptions.len())
+    }
+
+    fn send_to<M: Message>(
+        &self,
+        to: Destination,
+        message: &M,
+        audience: Audience,
+    ) -> Result<MessageId, TollgateError> {
+        let message_type = MessageType::new(M::TYPE)?;
+        let body = serde_json::to_vec(message).map_err(|source| TollgateError::Encode {
+            what: format!("message of type {message_type}"),
+            source,
+        })?;
+        let headers = self.shared.input.headers.clone();
+        self.with_step(|step| {
+            step.unit_of_work().send(Outgoing {
+                to,
+                message_type,
+                headers,
+                body: Body::Inline(body.into()),
+                audience,
+            })
+        })
+    }
+
+    /// Stores a blob under a name that begins with `prefix` and is unique to this attempt, and returns the name. The
+    /// blob becomes visible by being named in an item or a message; if this attempt does not commit, it is deleted.
+    ///
+    /// # Errors
+    /// [`TollgateError::Overtaken`] or [`TollgateError::PastDeadline`], to be returned from the handler, or what blob
+    /// storage says.
+    pub async fn put_blob(
+        &self,
+        prefix: &str,
+        content: impl Into<Bytes>,
+    ) -> Result<EffectName, TollgateError> {
+        let engine = &self.shared.engine;
+        let blobs = engine.blobs().ok_or_else(|| {
+            TollgateError::Configuration("a handler stores a blob, but the gate has no blob storage".into())
+        })?;
+        let mut effects = self.shared.effects.lock().await;
+        if effects.fate == Fate::Overtaken {
+            return Err(TollgateError::Overtaken);
+        }
+        let deadline_ms = self.shared.deadline_ms;
+        let kind = EffectKind::new(BLOB_KIND)?;
+        let (name, commit) = {
+            let mut step = self.step();
+            let step = step.as_mut().ok_or(TollgateError::Ended)?;
+            let name = EffectName::new(format!("{prefix}{}-{}", step.attempt(), effects.count))?;
+            let commit = step.register(kind, name.clone(), deadline_ms).map_err(|failure| match failure {
+                Failure::Passing { reason } => TollgateError::RequestFailed { reason },
+                Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
+            })?;
+            (name, commit)
+        };
+        effects.count += 1;
+        let answer = engine.store(&self.shared.key).commit(commit).await;
+        let registered = self.step().as_mut().ok_or(TollgateError::Ended)?.registered(&answer);
+        if registered.is_err() {
+            effects.fate = Fate::Overtaken;
+            return Err(TollgateError::Overtaken);
+        }
+        // After its deadline the attempt's garbage may be collected for the last time: it must not make any more.
+        if engine.now_ms() >= deadline_ms {
+            return Err(TollgateError::PastDeadline { deadline_ms });
+        }
+        blobs.put(&name, content.into()).await?;
+        Ok(name)
+    }
+
+    /// Reads a blob. `None`: there is none.
+    ///
+    /// # Errors
+    /// What blob storage says.
+    pub async fn get_blob(&self, name: &EffectName) -> Result<Option<Bytes>, TollgateError> {
+        let blobs = self.shared.engine.blobs().ok_or_else(|| {
+            TollgateError::Configuration("a handler reads a blob, but the gate has no blob storage".into())
+        })?;
+        Ok(blobs.get(name).await?)
+    }
+
+    pub(crate) fn respond(&self, response: Bytes) -> Result<(), TollgateError> {
+        self.with_step(|step| step.unit_of_work().respond(response))
+    }
+
+    /// Ends the transaction: later calls through clones of it fail.
+    pub(crate) fn end(&self, result: &Result<(), HandlerError>) -> Ended {
+        let step = self.step().take();
+        let step = step.expect("only the engine ends a transaction, once");
+        // A handler that holds the lock has leaked it into a task that outlives it; its effects are past anyway.
+        let overtaken = self.shared.effects.try_lock().is_ok_and(|effects| effects.fate == Fate::Overtaken);
+        match (overtaken, result) {
+            (true, _) => Ended::Overtaken(step),
+            (false, Ok(())) => Ended::Succeeded(step),
+            (false, Err(_)) => Ended::Failed(step),
+        }
+    }
+
+    fn with_step<T>(&self, change: impl FnOnce(&mut HandleStep) -> T) -> Result<T, TollgateError> {
+        self.step().as_mut().map(change).ok_or(TollgateError::Ended)
+    }
+
+    fn step(&self) -> MutexGuard<'_, Option<HandleStep>> {
+        // A handler that panics does so outside this lock.
+        self.shared.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a transaction ended.
+pub(crate) enum Ended {
+    Succeeded(HandleStep),
+    Failed(HandleStep),
+    Overtaken(HandleStep),
+}
