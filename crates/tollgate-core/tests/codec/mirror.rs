@@ -1,0 +1,229 @@
+//! The three records once more, written down a second time for bincode's own derive: an independent statement of the
+//! format that the codec is compared with. Nothing here may be computed by the codec.
+
+use bincode::{Decode, Encode};
+use tollgate_core::control_record::{Origin, RegistrationState};
+use tollgate_core::{Audience, Body, Content, ControlRecord, Envelope, OutboxEntry};
+
+type Id = [u8; 16];
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Sequence(u64, u64);
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Attempt(u64, u64, u32);
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Token {
+    store: String,
+    partition: String,
+    sequence: Sequence,
+    index: u32,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Session {
+    store: String,
+    scope: String,
+    position: u64,
+    token: String,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub enum MirrorContent {
+    Token { token: Token, read_after: Option<Session> },
+    Body(Vec<u8>),
+    WakeUp { attempt: Attempt, expected: Option<Sequence> },
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct MirrorEnvelope {
+    format: u8,
+    message_id: Id,
+    endpoint: String,
+    partition: String,
+    message_type: String,
+    headers: Vec<(String, String)>,
+    content: MirrorContent,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub enum MirrorBody {
+    Inline(Vec<u8>),
+    Blob(String),
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub enum MirrorAudience {
+    Tollgate,
+    External,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct MirrorEntry {
+    format: u8,
+    message_id: Id,
+    endpoint: String,
+    partition: String,
+    message_type: String,
+    headers: Vec<(String, String)>,
+    body: MirrorBody,
+    audience: MirrorAudience,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub enum MirrorOrigin {
+    Token { token: Token, message_id: Id },
+    Attempt { attempt: Attempt, message_id: Id },
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Pending {
+    origin: MirrorOrigin,
+    sequence: Sequence,
+    place: u32,
+    first: u32,
+    count: u32,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub enum State {
+    Open,
+    Condemned,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct MirrorRegistration {
+    message_id: Id,
+    attempt: Attempt,
+    kind: String,
+    name: String,
+    deadline_ms: u64,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct MirrorControl {
+    format: u8,
+    version: Sequence,
+    attempt: Attempt,
+    pending: Vec<Pending>,
+    registrations: Vec<MirrorRegistration>,
+    sessions: Vec<Session>,
+}
+
+impl From<tollgate_core::Sequence> for Sequence {
+    fn from(sequence: tollgate_core::Sequence) -> Self {
+        Self(sequence.incarnation.0, sequence.counter)
+    }
+}
+
+impl From<tollgate_core::AttemptId> for Attempt {
+    fn from(attempt: tollgate_core::AttemptId) -> Self {
+        Self(attempt.process, attempt.serial, attempt.round)
+    }
+}
+
+impl From<&tollgate_core::TokenRef> for Token {
+    fn from(token: &tollgate_core::TokenRef) -> Self {
+        Self {
+            store: token.store.to_string(),
+            partition: token.partition.to_string(),
+            sequence: token.entry.sequence.into(),
+            index: token.entry.index,
+        }
+    }
+}
+
+impl From<&tollgate_core::SessionMark> for Session {
+    fn from(mark: &tollgate_core::SessionMark) -> Self {
+        Self {
+            store: mark.store.to_string(),
+            scope: mark.scope.clone(),
+            position: mark.position,
+            token: mark.token.clone(),
+        }
+    }
+}
+
+impl From<&Envelope> for MirrorEnvelope {
+    fn from(envelope: &Envelope) -> Self {
+        Self {
+            format: 1,
+            message_id: *envelope.message_id.as_bytes(),
+            endpoint: envelope.to.endpoint.to_string(),
+            partition: envelope.to.partition.to_string(),
+            message_type: envelope.message_type.to_string(),
+            headers: envelope.headers.clone(),
+            content: match &envelope.content {
+                Content::Token { token, read_after } => {
+                    MirrorContent::Token { token: token.into(), read_after: read_after.as_ref().map(Into::into) }
+                }
+                Content::Body(body) => MirrorContent::Body(body.to_vec()),
+                Content::WakeUp { attempt, expected } => MirrorContent::WakeUp {
+                    attempt: (*attempt).into(),
+                    expected: expected.map(|version| version.sequence().into()),
+                },
+            },
+        }
+    }
+}
+
+impl From<&OutboxEntry> for MirrorEntry {
+    fn from(entry: &OutboxEntry) -> Self {
+        Self {
+            format: 1,
+            message_id: *entry.message_id.as_bytes(),
+            endpoint: entry.to.endpoint.to_string(),
+            partition: entry.to.partition.to_string(),
+            message_type: entry.message_type.to_string(),
+            headers: entry.headers.clone(),
+            body: match &entry.body {
+                Body::Inline(body) => MirrorBody::Inline(body.to_vec()),
+                Body::Blob(name) => MirrorBody::Blob(name.to_string()),
+            },
+            audience: match entry.audience {
+                Audience::Tollgate => MirrorAudience::Tollgate,
+                Audience::External => MirrorAudience::External,
+            },
+        }
+    }
+}
+
+impl From<&ControlRecord> for MirrorControl {
+    fn from(record: &ControlRecord) -> Self {
+        let pending = record.pending.iter().map(|entry| Pending {
+            origin: match &entry.origin {
+                Origin::Token { token, message_id } => {
+                    MirrorOrigin::Token { token: token.into(), message_id: *message_id.as_bytes() }
+                }
+                Origin::Attempt { attempt, message_id } => {
+                    MirrorOrigin::Attempt { attempt: (*attempt).into(), message_id: *message_id.as_bytes() }
+                }
+            },
+            sequence: entry.id.sequence.into(),
+            place: entry.id.place,
+            first: entry.outputs.first,
+            count: entry.outputs.count,
+        });
+        let registrations = record.registrations.iter().map(|registration| MirrorRegistration {
+            message_id: *registration.message_id.as_bytes(),
+            attempt: registration.attempt.into(),
+            kind: registration.kind.to_string(),
+            name: registration.name.to_string(),
+            deadline_ms: registration.deadline_ms,
+            state: match registration.state {
+                RegistrationState::Open => State::Open,
+                RegistrationState::Condemned => State::Condemned,
+            },
+        });
+        Self {
+            format: 1,
+            version: record.version.sequence().into(),
+            attempt: record.attempt.into(),
+            pending: pending.collect(),
+            registrations: registrations.collect(),
+            sessions: record.sessions.iter().map(Into::into).collect(),
+        }
+    }
+}
