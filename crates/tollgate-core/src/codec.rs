@@ -74,7 +74,13 @@ pub fn decode_envelope(bytes: &Bytes) -> Result<Envelope, DecodeError> {
 pub fn encode_entry(entry: &OutboxEntry) -> Bytes {
     let OutboxEntry { message_id, to, message_type, headers, body, audience } = entry;
     let head = Head::new(message_id, to, message_type);
-    wire::encode(&(FORMAT, head, headers.as_slice(), BodyWire::from(body), wire::AudienceWire::from(*audience)))
+    wire::encode(&(
+        FORMAT,
+        head,
+        headers.as_slice(),
+        BodyWire::from(body),
+        wire::AudienceWire::from(*audience),
+    ))
 }
 
 /// Decodes an outbox entry. An inline body is a slice of `bytes`, not a copy.

@@ -1,5 +1,7 @@
 //! The codec against bincode itself, against itself, and against damage.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod mirror;
 mod records;
 
@@ -214,7 +216,8 @@ fn an_announced_length_of_all_64_bits_is_an_error_and_no_allocation() {
 fn a_range_of_outputs_beyond_32_bits_is_damage() {
     // format, version 1.1, attempt 1-1-0, one pending entry: origin Attempt 1-1-0 of id 0, sequence 1.1, place 0, range
     let start = [1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0];
-    let range = |first: &[u8], count: &[u8]| [&start[..], &[0; 16], &[1, 1, 0], first, count, &[0, 0]].concat();
+    let range =
+        |first: &[u8], count: &[u8]| [&start[..], &[0; 16], &[1, 1, 0], first, count, &[0, 0]].concat();
     let maximum = [252, 0xff, 0xff, 0xff, 0xff];
     assert!(decode_control(&range(&maximum, &[0])).is_ok());
     let error = decode_control(&range(&maximum, &[1])).unwrap_err();

@@ -156,9 +156,10 @@ impl From<&Envelope> for MirrorEnvelope {
             message_type: envelope.message_type.to_string(),
             headers: envelope.headers.clone(),
             content: match &envelope.content {
-                Content::Token { token, read_after } => {
-                    MirrorContent::Token { token: token.into(), read_after: read_after.as_ref().map(Into::into) }
-                }
+                Content::Token { token, read_after } => MirrorContent::Token {
+                    token: token.into(),
+                    read_after: read_after.as_ref().map(Into::into),
+                },
                 Content::Body(body) => MirrorContent::Body(body.to_vec()),
                 Content::WakeUp { attempt, expected } => MirrorContent::WakeUp {
                     attempt: (*attempt).into(),

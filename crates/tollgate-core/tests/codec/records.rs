@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tollgate_core::control_record::{OutputRange, Origin, Registration, RegistrationState};
+use tollgate_core::control_record::{Origin, OutputRange, Registration, RegistrationState};
 use tollgate_core::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
 use tollgate_core::{
     AttemptId, Audience, Body, Content, ControlRecord, Destination, EntryKey, Envelope, Headers, Incarnation,
@@ -63,8 +63,11 @@ fn sequence() -> impl Strategy<Value = Sequence> {
 }
 
 fn attempt() -> impl Strategy<Value = AttemptId> {
-    (number(), number(), small_number())
-        .prop_map(|(process, serial, round)| AttemptId { process, serial, round })
+    (number(), number(), small_number()).prop_map(|(process, serial, round)| AttemptId {
+        process,
+        serial,
+        round,
+    })
 }
 
 fn token() -> impl Strategy<Value = TokenRef> {
@@ -74,8 +77,12 @@ fn token() -> impl Strategy<Value = TokenRef> {
 }
 
 fn session_mark() -> impl Strategy<Value = SessionMark> {
-    (short_name(), ".{0,8}", number(), ".{0,40}")
-        .prop_map(|(store, scope, position, token)| SessionMark { store, scope, position, token })
+    (short_name(), ".{0,8}", number(), ".{0,40}").prop_map(|(store, scope, position, token)| SessionMark {
+        store,
+        scope,
+        position,
+        token,
+    })
 }
 
 fn headers() -> impl Strategy<Value = Headers> {
