@@ -1,0 +1,45 @@
+//! Brokers that need no server: [`InProcessBroker`], fast in memory or durable in a directory, and [`ChaosBroker`],
+//! which makes any broker duplicate, reorder, delay and forget, by seed. A broker carries envelopes as bytes: nothing
+//! that looks into one may enter this crate, and no store may either.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use bytes::Bytes;
+//! use tollgate_brokers::InProcessBroker;
+//! use tollgate_core::{Broker, EndpointName, MessageId, OutgoingMessage, PartitionKey, Settlement, Verdict};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = InProcessBroker::builder().visibility_timeout(Duration::from_secs(30)).build();
+//! let orders = EndpointName::new("orders")?;
+//! let message = OutgoingMessage {
+//!     endpoint: orders.clone(),
+//!     partition: PartitionKey::new("customer-7")?,
+//!     message_id: MessageId::from_name("web-shop", "order-4711"),
+//!     envelope: Bytes::from_static(b"an envelope"),
+//!     delay: Duration::ZERO,
+//! };
+//! for answer in broker.send(vec![message]).await {
+//!     answer?;
+//! }
+//! for delivery in broker.receive(&orders, 10).await? {
+//!     let acknowledgement = Settlement { receipt: delivery.receipt, verdict: Verdict::Acknowledge };
+//!     broker.settle(&orders, vec![acknowledgement]).await;
+//! }
+//! assert_eq!(broker.depth(&orders).total(), 0);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod chaos;
+mod error;
+pub mod in_process;
+#[cfg(feature = "durable")]
+mod log;
+
+pub use chaos::{ChaosBroker, ChaosBuilder, ChaosCounts};
+pub use error::BrokersError;
+#[cfg(feature = "durable")]
+pub use in_process::DurableBuilder;
+pub use in_process::{DeadLetter, Depth, InProcessBroker, InProcessBuilder};
