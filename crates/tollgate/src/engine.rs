@@ -157,6 +157,7 @@ impl Engine {
                     match &answer {
                         Ok(CommitOutcome::Committed { .. }) if commit.message_count() > 0 => {
                             self.counters.commits.add(1);
+                            self.counters.committed.add(commit.message_count());
                         }
                         Ok(CommitOutcome::Conflict) | Err(StoreError::OutcomeUnknown { .. }) => {
                             self.counters.conflicts.add(1);
@@ -344,9 +345,6 @@ impl Engine {
             settled.completion.as_ref().map(|completion| completion.slots().collect()).unwrap_or_default();
         let mut postponed = Vec::new();
         for (slot, disposition) in settled.dispositions.into_iter().enumerate() {
-            if disposition == Disposition::Committed {
-                self.counters.committed.add(1);
-            }
             let must_wait = waiting.contains(&slot)
                 && matches!(jobs[slot], Some(Job::Message(_)))
                 && matches!(disposition, Disposition::Committed | Disposition::CommittedBefore);

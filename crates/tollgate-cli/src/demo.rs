@@ -1,0 +1,319 @@
+//! The demo: real flights through a hostile broker and mortal consumers, on a durable store; then the audit. This file
+//! runs the show; what is processed is in `source`, `aircraft` and `airports`, and what is right in `audit`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tollgate::core::{EndpointName, ItemName, LoadRequest, PartitionKey, StoreAlias};
+use tollgate::{Broker, Statistics, Store};
+use tollgate_brokers::{ChaosBroker, InProcessBroker};
+use tollgate_embedded::EmbeddedStore;
+
+use crate::audit::Totals;
+use crate::consumer::{Cleaning, Consumer};
+use crate::error::CliError;
+use crate::flights::Input;
+use crate::report::{Report, Verdict};
+use crate::source::{self, Position};
+use crate::{aircraft, airports};
+
+/// What the demo can be asked to do.
+#[derive(Args)]
+pub struct Options {
+    /// The flights, one JSON object a line; `-` for standard input. Default: a sample of 4,000 flights.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Where the store and the broker keep their files. A rerun goes on where the last one stopped.
+    #[arg(long, value_name = "DIR", default_value = "tollgate-data")]
+    data: PathBuf,
+    /// The part of the messages that the broker delivers more than once.
+    #[arg(long, value_name = "RATE", default_value_t = 0.3, value_parser = rate)]
+    duplicates: f64,
+    /// How many messages the broker holds back to deliver them in another order.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    reorder: usize,
+    /// The part of the acknowledgements that the broker loses.
+    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = rate)]
+    lose_acks: f64,
+    /// How many times a consumer dies at a random point, losing its memory, and another takes over.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    crashes: usize,
+    /// How many consumers run at a time; they share the store and the broker.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    consumers: u16,
+    /// How many messages each endpoint of a consumer works on at a time.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    workers: u16,
+    /// The seed of everything random. Default: another one each time.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Writes the figures to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Writes the totals, read back from the store, to a file: one JSON object a line, sorted by kind and key.
+    #[arg(long, value_name = "FILE")]
+    totals: Option<PathBuf>,
+    /// Exits with 2 if a line of the input is no flight.
+    #[arg(long)]
+    strict: bool,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.0..1.0).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0 up to, but not including, 1".to_owned()),
+    }
+}
+
+/// How long the broker waits for a delivery to be settled before it delivers again.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often the demo looks whether it is done.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Messages that one flight causes: one to its aircraft, two to airports.
+const MESSAGES_PER_FLIGHT: u64 = 3;
+
+/// Most times that the demo starts over to finish what dead consumers have left.
+const ROUNDS_MAX: usize = 10;
+
+/// The longest wait without any progress before the demo gives up and lets the audit say what is missing.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// Runs the demo.
+///
+/// # Errors
+/// If the input, the data directory or an output can't be used. Differences found by the audit are no error but a verdict.
+pub fn run(options: &Options) -> Result<Verdict, CliError> {
+    let input = Arc::new(Input::read(options.input.as_deref())?);
+    for (line, problem) in &input.bad_lines {
+        eprintln!("line {line} is no flight and is skipped: {problem}");
+    }
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+    println!(
+        "{} flights, {} bad lines; seed {seed}; data in {}",
+        input.flights.len(),
+        input.bad_lines.len(),
+        options.data.display()
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| CliError::Open(format!("the runtime can't be started: {error}")))?;
+    let store = Arc::new(
+        EmbeddedStore::open(options.data.join("store"), StoreAlias::new("main")?)
+            .map_err(|error| CliError::Open(error.to_string()))?,
+    );
+    check_input_is_this_directorys(&runtime, &*store, &input, &options.data)?;
+    let queues = Arc::new(
+        InProcessBroker::builder()
+            .visibility_timeout(VISIBILITY_TIMEOUT)
+            .durable(options.data.join("broker"))
+            .open()
+            .map_err(|error| CliError::Open(error.to_string()))?,
+    );
+    let chaos = Arc::new(
+        ChaosBroker::builder(Arc::clone(&queues) as Arc<dyn Broker>)
+            .seed(seed)
+            .duplicates(options.duplicates)
+            .reorder(options.reorder)
+            .lose_acks(options.lose_acks)
+            .build(),
+    );
+    let started = Instant::now();
+    let mut show = Show {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        broker: Arc::clone(&chaos) as Arc<dyn Broker>,
+        queues: Arc::clone(&queues),
+        workers: usize::from(options.workers),
+        input: Arc::clone(&input),
+        consumers: Vec::new(),
+        past: Vec::new(),
+        crashes: 0,
+    };
+    let mut random = fastrand::Rng::with_seed(seed);
+    show.run(usize::from(options.consumers), options.crashes, &mut random)?;
+    show.end()?;
+    // A consumer that died at the very end may have left something that was found only by the last sweep.
+    for _ in 0..ROUNDS_MAX {
+        let (_, leftovers) = runtime.block_on(Totals::of_store(&*store))?;
+        if leftovers.count() == 0 && broker_left(&queues)? == 0 {
+            break;
+        }
+        show.run(1, 0, &mut random)?;
+        show.end()?;
+    }
+    let crashes = show.crashes;
+    let statistics = show.past.iter().copied().sum();
+    let elapsed = started.elapsed();
+
+    let expected = Totals::of_flights(&input.flights);
+    let (stored, leftovers) = runtime.block_on(Totals::of_store(&*store))?;
+    let report = Report {
+        flights: input.flights.len(),
+        bad_lines: input.bad_lines.len(),
+        seed,
+        elapsed_seconds: elapsed.as_secs_f64(),
+        consumer_crashes: crashes,
+        statistics,
+        leftovers,
+        broker_left: broker_left(&queues)?,
+        dead_letters_left: dead_letters(&queues)?,
+        differences: expected.differences(&stored),
+    };
+    report.print();
+    if let Some(path) = &options.totals {
+        stored.write(path)?;
+    }
+    if let Some(path) = &options.report {
+        report.write(path)?;
+    }
+    Ok(report.verdict(options.strict))
+}
+
+/// A directory holds the totals of one input: a second one would be added to them, and the audit would fail.
+fn check_input_is_this_directorys(
+    runtime: &tokio::runtime::Runtime,
+    store: &dyn Store,
+    input: &Input,
+    data: &Path,
+) -> Result<(), CliError> {
+    let item = ItemName::new(source::POSITION)?;
+    let partition = PartitionKey::new(source::PARTITION)?;
+    let request = LoadRequest { partition, items: vec![item.clone()], records: Vec::new() };
+    let Some(loaded) = runtime.block_on(store.load(vec![request])).pop() else { return Ok(()) };
+    let Some((_, Some(value))) = loaded?.items.into_iter().next() else { return Ok(()) };
+    let position: Position = serde_json::from_slice(value.bytes()).map_err(|source| CliError::Stored {
+        item: item.to_string(),
+        partition: source::PARTITION.to_owned(),
+        source,
+    })?;
+    if position.sent > 0 && position.fingerprint != input.fingerprint {
+        return Err(CliError::OtherInput { path: data.to_owned() });
+    }
+    Ok(())
+}
+
+fn endpoints() -> Result<[EndpointName; 3], CliError> {
+    Ok([
+        EndpointName::new(source::ENDPOINT)?,
+        EndpointName::new(aircraft::ENDPOINT)?,
+        EndpointName::new(airports::ENDPOINT)?,
+    ])
+}
+
+/// Messages in the broker that nobody has acknowledged.
+fn broker_left(queues: &InProcessBroker) -> Result<usize, CliError> {
+    Ok(endpoints()?
+        .iter()
+        .map(|endpoint| {
+            let depth = queues.depth(endpoint);
+            depth.ready + depth.delayed + depth.in_flight
+        })
+        .sum())
+}
+
+fn dead_letters(queues: &InProcessBroker) -> Result<usize, CliError> {
+    Ok(endpoints()?.iter().map(|endpoint| queues.depth(endpoint).dead).sum())
+}
+
+/// The consumers, alive and dead, and what they work on.
+struct Show {
+    store: Arc<dyn Store>,
+    broker: Arc<dyn Broker>,
+    queues: Arc<InProcessBroker>,
+    workers: usize,
+    input: Arc<Input>,
+    consumers: Vec<Consumer>,
+    /// What those did that have died.
+    past: Vec<Statistics>,
+    crashes: usize,
+}
+
+impl Show {
+    /// Keeps `count` consumers alive, kills `crashes` of them at random points, and returns when the broker is empty.
+    fn run(&mut self, count: usize, crashes: usize, random: &mut fastrand::Rng) -> Result<(), CliError> {
+        for _ in 0..count {
+            self.start_one()?;
+        }
+        let total = self.input.flights.len() as u64 * MESSAGES_PER_FLIGHT;
+        let mut crash_points: Vec<u64> = (0..crashes).map(|_| random.u64(0..total.max(1))).collect();
+        crash_points.sort_unstable_by(|a, b| b.cmp(a));
+        let progress = progress_bar(total);
+        let mut last_progress = (0, Instant::now());
+        loop {
+            let deliveries: u64 = self.sum(|statistics| statistics.deliveries);
+            let committed: u64 = self.sum(|statistics| statistics.committed);
+            progress.set_position(committed.min(total));
+            while crash_points.last().is_some_and(|point| *point <= committed) {
+                crash_points.pop();
+                self.crash_one(random)?;
+            }
+            if self.source_is_done() && broker_left(&self.queues)? == 0 {
+                // A rerun of a finished run commits nothing, so crash points may be left: then they come last.
+                for _ in 0..crash_points.len() {
+                    self.crash_one(random)?;
+                }
+                crash_points.clear();
+                if broker_left(&self.queues)? == 0 {
+                    break;
+                }
+            }
+            if deliveries != last_progress.0 {
+                last_progress = (deliveries, Instant::now());
+            } else if last_progress.1.elapsed() > STUCK_AFTER {
+                eprintln!(
+                    "nothing has happened for {} s: the audit will tell what is missing",
+                    STUCK_AFTER.as_secs()
+                );
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        progress.finish_and_clear();
+        Ok(())
+    }
+
+    fn start_one(&mut self) -> Result<(), CliError> {
+        let (store, broker) = (Arc::clone(&self.store), Arc::clone(&self.broker));
+        self.consumers.push(Consumer::start(store, broker, self.workers, &self.input)?);
+        Ok(())
+    }
+
+    fn crash_one(&mut self, random: &mut fastrand::Rng) -> Result<(), CliError> {
+        let victim = self.consumers.swap_remove(random.usize(..self.consumers.len()));
+        self.past.push(victim.crash());
+        self.crashes += 1;
+        self.start_one()
+    }
+
+    /// Closes the consumers; the last one cleans up what the dead have left.
+    fn end(&mut self) -> Result<(), CliError> {
+        let last = self.consumers.pop();
+        for consumer in self.consumers.drain(..) {
+            self.past.push(consumer.close(Cleaning::Own)?);
+        }
+        if let Some(last) = last {
+            self.past.push(last.close(Cleaning::Sweep)?);
+        }
+        Ok(())
+    }
+
+    fn source_is_done(&self) -> bool {
+        self.consumers.iter().any(Consumer::has_sent_everything)
+    }
+
+    fn sum(&self, of: impl Fn(&Statistics) -> u64) -> u64 {
+        self.past.iter().map(&of).sum::<u64>()
+            + self.consumers.iter().map(|one| of(&one.statistics())).sum::<u64>()
+    }
+}
+
+fn progress_bar(total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} messages, {per_sec}, {eta} left")
+        .expect("the template is a constant and well formed");
+    ProgressBar::new(total).with_style(style)
+}
