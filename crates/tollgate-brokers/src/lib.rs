@@ -2,6 +2,10 @@
 //! which makes any broker duplicate, reorder, delay and forget, by seed. A broker carries envelopes as bytes: nothing
 //! that looks into one may enter this crate, and no store may either.
 //!
+//! Metrics, by endpoint where that makes sense, with the recorder that is installed when an endpoint is first used:
+//! `tollgate_broker_sent_total`, `_delivered_total`, `_acknowledged_total`, `_retried_total`, `_dead_lettered_total`,
+//! `_log_syncs_total` and `_log_messages_total`.
+//!
 //! ```
 //! use std::time::Duration;
 //!

@@ -47,7 +47,7 @@ impl Log {
         failure: Option<BrokersError>,
     ) -> Result<Self, BrokersError> {
         let desk = Arc::new(Desk::default());
-        let writer = Writer { desk: Arc::clone(&desk), database, failure };
+        let writer = Writer::new(Arc::clone(&desk), database, failure);
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())
             .spawn(move || writer.run())

@@ -50,7 +50,7 @@ mod durable {
     use super::*;
 
     /// The log's thread is outside of tokio's time, so the clock is the real one; long enough for a slow disk.
-    const REAL_TIME: BrokerConfig = BrokerConfig { visibility_timeout: Duration::from_millis(600), ..PAUSED };
+    const REAL_TIME: BrokerConfig = BrokerConfig { visibility_timeout: Duration::from_secs(1), ..PAUSED };
 
     async fn make() -> Arc<dyn Broker> {
         let directory = tempfile::tempdir().unwrap();

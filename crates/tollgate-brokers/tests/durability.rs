@@ -293,6 +293,29 @@ async fn closing_leaves_a_small_log_behind_and_opening_makes_a_crashed_one_small
     assert_eq!(texts(&take(&reopened, 1).await), HashSet::from(["last".into()]));
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn an_idle_broker_makes_its_log_small_by_itself() {
+    const MEGABYTE: usize = 1024 * 1024;
+    let directory = tempfile::tempdir().unwrap();
+    let broker = open(directory.path());
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut body = vec![0; 20 * MEGABYTE];
+    rng.fill(&mut body);
+    send(&broker, vec![message(body)]).await;
+    let old_log = journal(directory.path());
+    let deliveries = take(&broker, 1).await;
+    acknowledge(&broker, &deliveries).await;
+    let patience = std::time::Instant::now() + Duration::from_secs(60);
+    while old_log.exists() {
+        assert!(std::time::Instant::now() < patience, "the log is still as big as it was");
+        tokio::task::yield_now().await;
+    }
+    broker.close().await.unwrap();
+    let after = bytes_on_disk(directory.path());
+    assert!(after < MEGABYTE as u64, "{after} bytes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_senders_and_a_consumer_lose_nothing_while_the_log_is_compacted() {
     const SENDERS: usize = 8;

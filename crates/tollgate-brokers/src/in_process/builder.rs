@@ -20,6 +20,9 @@ const VISIBILITY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Longest visibility timeout: what Amazon SQS allows, so that a test on this broker promises nothing others can't keep.
 const VISIBILITY_TIMEOUT_MAX: Duration = Duration::from_secs(12 * 3600);
 
+/// Shortest visibility timeout: tokio's timers are no finer, and with none at all a receiver that waits would never rest.
+const VISIBILITY_TIMEOUT_MIN: Duration = Duration::from_millis(1);
+
 /// Messages of one endpoint. An envelope with a token is about 200 bytes: a full queue takes some 300 MB.
 const CAPACITY_DEFAULT: usize = 1_000_000;
 
@@ -43,10 +46,10 @@ impl Default for InProcessBuilder {
 }
 
 impl InProcessBuilder {
-    /// How long a delivery may stay unsettled before it is delivered again: 30 s if not given, 12 h at most.
-    pub const fn visibility_timeout(mut self, timeout: Duration) -> Self {
-        let is_longer = timeout.as_nanos() > VISIBILITY_TIMEOUT_MAX.as_nanos();
-        self.limits.visibility_timeout = if is_longer { VISIBILITY_TIMEOUT_MAX } else { timeout };
+    /// How long a delivery may stay unsettled before it is delivered again: 30 s if not given, 1 ms at least, 12 h at
+    /// most.
+    pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.visibility_timeout = timeout.clamp(VISIBILITY_TIMEOUT_MIN, VISIBILITY_TIMEOUT_MAX);
         self
     }
 

@@ -6,12 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use metrics::Counter;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tollgate_core::EndpointName;
 
 use super::database::{End, LogDatabase, NewMessage};
 use crate::error::BrokersError;
-use crate::in_process::messages::{Arrival, Change};
+use crate::in_process::messages::{Arrival, Change, LogNumber};
 use crate::in_process::queue::{Journal, Queue};
 
 /// How long changes that nobody waits for may wait for company. A crash within that time redelivers their messages.
@@ -174,14 +175,23 @@ enum Task {
 
 /// The thread's own state.
 pub(super) struct Writer {
-    pub(super) desk: Arc<Desk>,
-    pub(super) database: LogDatabase,
+    desk: Arc<Desk>,
+    database: LogDatabase,
     /// Why nothing is written any more: the database refuses everything after a write or a sync has failed, because
     /// nobody can know what of it is on disk.
-    pub(super) failure: Option<BrokersError>,
+    failure: Option<BrokersError>,
+    /// Together they tell how many messages share a sync.
+    syncs: Counter,
+    synced_messages: Counter,
 }
 
 impl Writer {
+    pub(super) fn new(desk: Arc<Desk>, database: LogDatabase, failure: Option<BrokersError>) -> Self {
+        let syncs = metrics::counter!("tollgate_broker_log_syncs_total");
+        let synced_messages = metrics::counter!("tollgate_broker_log_messages_total");
+        Self { desk, database, failure, syncs, synced_messages }
+    }
+
     /// Works until asked to end.
     pub(super) fn run(mut self) {
         let clear_desk = ClearDesk(Arc::clone(&self.desk));
@@ -217,7 +227,13 @@ impl Writer {
             };
             let messages = groups.iter().flat_map(|group| &group.appends).map(new);
             match self.database.write(messages, changes.iter()) {
-                Ok(numbers) => return confirm(groups, numbers),
+                Ok(numbers) => {
+                    if !numbers.is_empty() {
+                        self.syncs.increment(1);
+                        self.synced_messages.increment(numbers.len() as u64);
+                    }
+                    return confirm(groups, numbers);
+                }
                 Err(error) => {
                     tracing::error!(%error, "the broker's recovery log failed: sends are refused from now on");
                     self.failure = Some(error);
@@ -251,7 +267,7 @@ impl Writer {
     }
 }
 
-fn confirm(groups: Vec<Group>, numbers: Vec<crate::in_process::messages::LogNumber>) {
+fn confirm(groups: Vec<Group>, numbers: Vec<LogNumber>) {
     let mut numbers = numbers.into_iter();
     for Group { appends, permits, written } in groups {
         for Append { queue, envelope, delay } in appends {
