@@ -2,4 +2,5 @@
 //! inject faults and count calls. It may be used by tests only, knows the traits of `tollgate-core` and no
 //! implementation of them.
 
+pub mod broker_conformance;
 pub mod store_conformance;
