@@ -3,4 +3,13 @@
 //! implementation of them.
 
 pub mod broker_conformance;
+pub mod counting_store;
+pub mod faulty_store;
 pub mod store_conformance;
+pub mod store_gate;
+pub mod store_operation;
+
+pub use counting_store::{CountingStore, OperationCount, StoreCounts};
+pub use faulty_store::{FaultCounts, FaultRates, FaultyStore, Phase};
+pub use store_gate::Gate;
+pub use store_operation::Operation;

@@ -17,8 +17,8 @@ pub async fn answers_come_in_the_order_of_the_requests(store: Arc<dyn Store>) {
     let mut here = Partition::fresh(&store, "order-here");
     let mut there = Partition::fresh(&store, "order-there");
     let absent = Partition::fresh(&store, "order-absent");
-    let of_here = here.put(&[("a", b"here a"), ("b", b"here b")], &[b"here 0", b"here 1"]).await;
-    let of_there = there.put(&[("a", b"there a")], &[b"there 0"]).await;
+    let here_keys = here.put(&[("a", b"here a"), ("b", b"here b")], &[b"here 0", b"here 1"]).await;
+    let there_keys = there.put(&[("a", b"there a")], &[b"there 0"]).await;
 
     let request = |partition: &Partition, items: &[&str]| LoadRequest {
         partition: partition.key.clone(),
@@ -46,11 +46,11 @@ pub async fn answers_come_in_the_order_of_the_requests(store: Arc<dyn Store>) {
     assert_eq!(controls, [there_control.clone(), None, here_control, there_control]);
 
     let reads: Vec<EntryRead> = vec![
-        here.read_of(of_here[1]),
-        absent.read_of(of_here[0]),
-        there.read_of(of_there[0]),
-        here.read_of(of_here[0]),
-        here.read_of(of_here[1]),
+        here.read_of(here_keys[1]),
+        absent.read_of(here_keys[0]),
+        there.read_of(there_keys[0]),
+        here.read_of(here_keys[0]),
+        here.read_of(here_keys[1]),
     ];
     let answers = store.read_entries(reads).await;
     let bodies: Vec<_> =

@@ -49,7 +49,7 @@ pub async fn a_transaction_at_its_limit_of_items_works_and_one_beyond_is_refused
             commit.records = vec![response(&commit.version.to_string(), 0)];
         }
         if takes_one() {
-            commit.deleted_entries = first.clone();
+            commit.deleted_entries.clone_from(&first);
         }
         commit.items = (0..room).map(|item| (item_name(&format!("item-{item}")), value(1))).collect();
         commit
