@@ -154,7 +154,7 @@ fn compare<T: PartialEq + std::fmt::Debug>(
         match stored.get(key) {
             Some(stored) if stored == expected => {}
             Some(stored) => {
-                differences.push(format!("{kind} {key}: {stored:?} is stored, {expected:?} is right"))
+                differences.push(format!("{kind} {key}: {stored:?} is stored, {expected:?} is right"));
             }
             None => differences.push(format!("{kind} {key}: nothing is stored, {expected:?} is right")),
         }

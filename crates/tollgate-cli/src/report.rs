@@ -122,7 +122,7 @@ impl Report {
         match self.verdict(false) {
             Verdict::Exact => println!("audit: every total is exact, nothing is left over"),
             Verdict::Wrong | Verdict::BadInput => {
-                println!("audit: FAILED, {} differences", self.differences.len())
+                println!("audit: FAILED, {} differences", self.differences.len());
             }
         }
     }

@@ -4,6 +4,8 @@
 
 use crate::control_record::ControlRecord;
 use crate::ids::ItemName;
+use crate::marks::Marks;
+use crate::sequence::Version;
 use crate::store::ItemValue;
 
 /// A partition as this process last saw it.
@@ -16,6 +18,20 @@ pub struct PartitionView {
 }
 
 impl PartitionView {
+    /// Whether this view is newer than the version that a wake-up names, and everything in it is finished: then the
+    /// wake-up has nothing to do, and the partition need not be loaded for it.
+    pub fn is_settled_after(&self, expected: Option<Version>, marks: &Marks) -> bool {
+        let Some(control) = &self.control else { return false };
+        let is_newer = match expected.map(Version::sequence) {
+            None => true,
+            Some(expected) => {
+                let version = control.version.sequence();
+                version.incarnation == expected.incarnation && version.counter > expected.counter
+            }
+        };
+        is_newer && control.pending.iter().all(|entry| marks.is_finished(entry.id))
+    }
+
     /// Roughly how many bytes of memory this view takes.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 256;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tollgate_core::{
     Broker, BrokerError, Delivery, EndpointName, Envelope, OutgoingMessage, Receipt, Settlement, Verdict,
@@ -64,19 +65,19 @@ impl BrokerClient {
         self.broker.receive(endpoint, max).await
     }
 
+    /// Sends an envelope that need not arrive before a while.
+    pub(crate) async fn publish_later(&self, envelope: Envelope, delay: Duration) -> Result<(), String> {
+        let mut answers = self.send(vec![outgoing(envelope, delay)]).await;
+        answers.pop().unwrap_or_else(|| Err("the broker gave no answer".to_owned()))
+    }
+
     /// Sends envelopes; one answer each, with the reason as text if it failed.
     pub(crate) async fn publish(&self, envelopes: Vec<Envelope>) -> Vec<Result<(), String>> {
-        let count = envelopes.len();
-        let messages = envelopes
-            .into_iter()
-            .map(|envelope| OutgoingMessage {
-                envelope: codec::encode_envelope(&envelope),
-                endpoint: envelope.to.endpoint,
-                partition: envelope.to.partition,
-                message_id: envelope.message_id,
-                delay: std::time::Duration::ZERO,
-            })
-            .collect();
+        self.send(envelopes.into_iter().map(|envelope| outgoing(envelope, Duration::ZERO)).collect()).await
+    }
+
+    async fn send(&self, messages: Vec<OutgoingMessage>) -> Vec<Result<(), String>> {
+        let count = messages.len();
         let Some(answers) = self.sends.ask(messages).await else {
             return vec![Err("the engine's runtime is shutting down".to_owned()); count];
         };
@@ -89,5 +90,15 @@ impl BrokerClient {
         if let Some(settlements) = self.settlements.get(endpoint) {
             settlements.tell(Settlement { receipt, verdict });
         }
+    }
+}
+
+fn outgoing(envelope: Envelope, delay: Duration) -> OutgoingMessage {
+    OutgoingMessage {
+        envelope: codec::encode_envelope(&envelope),
+        endpoint: envelope.to.endpoint,
+        partition: envelope.to.partition,
+        message_id: envelope.message_id,
+        delay,
     }
 }

@@ -16,7 +16,7 @@ use tollgate_core::processing::{
 };
 use tollgate_core::{
     AttemptId, Blobs, Body, BoxFuture, CommitOutcome, Content, EntryRead, Incarnation, ItemName, SessionMark,
-    StoreError, TokenRef, Verdict,
+    StoreError, TokenRef, Verdict, Version,
 };
 
 use crate::backoff::Backoff;
@@ -117,6 +117,9 @@ impl Engine {
     async fn process(self: &Arc<Self>, key: &LaneKey, jobs: Vec<Job>, marks: Marks) -> Option<Tail> {
         let mut batch = Batch::new(self, jobs);
         let view = if batch.needs_fresh_view { None } else { self.cache.take(key) };
+        // What an edge was about to commit may not be in a view from before.
+        let view = view
+            .filter(|view| batch.wake_ups.iter().all(|expected| view.is_settled_after(*expected, &marks)));
         let now_ms = self.now_ms();
         let mut step = Processing::begin(Work {
             store: self.store(key).alias().clone(),
@@ -149,8 +152,9 @@ impl Engine {
                 }
                 Step::Handle(handle) => self.handle(key, handle, &mut batch).await,
                 Step::WakeUp(wake_up) => {
-                    let mut sent = self.broker.publish(vec![wake_up.envelope()]).await;
-                    wake_up.answer(sent.pop().unwrap_or_else(|| Err("the broker gave no answer".to_owned())))
+                    let sent =
+                        self.broker.publish_later(wake_up.envelope(), self.settings.wake_up_after).await;
+                    wake_up.answer(sent)
                 }
                 Step::Commit(commit) => {
                     let answer = self.store(key).commit(commit.request()).await;
@@ -467,6 +471,8 @@ struct Batch {
     preload: Vec<ItemName>,
     maintenance: Maintenance,
     needs_fresh_view: bool,
+    /// The versions that the wake-ups among the messages name.
+    wake_ups: Vec<Option<Version>>,
 }
 
 impl Batch {
@@ -478,14 +484,16 @@ impl Batch {
             preload: Vec::new(),
             maintenance: Maintenance::Leave,
             needs_fresh_view: false,
+            wake_ups: Vec::new(),
         };
         let mut visits = Vec::new();
         for job in jobs {
             match &job {
                 Job::Message(message) => {
                     let incoming = engine.incoming(message);
-                    // What an edge was about to commit is not in a view from before.
-                    batch.needs_fresh_view |= matches!(incoming, Incoming::WakeUp { .. });
+                    if let Incoming::WakeUp { expected, .. } = incoming {
+                        batch.wake_ups.push(expected);
+                    }
                     batch.want_items(&engine.endpoints[message.endpoint].preload);
                     batch.incoming.push(incoming);
                     batch.jobs.push(Some(job));

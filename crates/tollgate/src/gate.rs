@@ -197,6 +197,14 @@ impl GateBuilder {
         self
     }
 
+    /// How long the broker holds a wake-up back, where it can: by then what it guarantees has usually happened without
+    /// it. Default: 1 s.
+    #[must_use]
+    pub fn wake_up_after(mut self, delay: Duration) -> Self {
+        self.settings.wake_up_after = delay;
+        self
+    }
+
     /// After this time an attempt creates no more side effects. Default: 60 s.
     #[must_use]
     pub fn attempt_max(mut self, duration: Duration) -> Self {

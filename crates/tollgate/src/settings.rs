@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) flush_after: Duration,
     /// How often the stores are swept for what dead processes have left. `None`: only when asked.
     pub(crate) sweep_every: Option<Duration>,
+    /// How long the broker holds a wake-up back, where it can: by then its attempt has usually finished by itself.
+    pub(crate) wake_up_after: Duration,
     /// After this time an attempt creates no more side effects.
     pub(crate) attempt_max: Duration,
 }
@@ -38,6 +40,7 @@ impl Default for Settings {
             redelivery: crate::engine::REDELIVERY_DEFAULT,
             flush_after: Duration::from_secs(5),
             sweep_every: Some(Duration::from_secs(60)),
+            wake_up_after: Duration::from_secs(1),
             attempt_max: Duration::from_secs(60),
         }
     }

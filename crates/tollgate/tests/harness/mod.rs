@@ -1,0 +1,197 @@
+//! What the engine's tests share: a store and a broker that take down every call and may be slow, and a look at what is
+//! left in a store.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tollgate::core::{
+    BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
+    LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias, StoreError,
+    StoreLimits, TokenRef, codec,
+};
+use tollgate::{Broker, Gate, Message, Statistics, Store, Tx};
+use tollgate_brokers::InProcessBroker;
+use tollgate_embedded::MemoryStore;
+
+/// Adds to the partition's item `total`, and passes itself on as often as `hops` says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Add {
+    pub amount: u64,
+    pub hops: u32,
+}
+
+impl Message for Add {
+    const TYPE: &'static str = "test.add";
+}
+
+pub const TOTAL: &str = "total";
+
+/// The handler of [`Add`].
+pub async fn add(tx: Tx, message: Add) -> Result<(), tollgate::HandlerError> {
+    let total: u64 = tx.get(TOTAL).await?.unwrap_or_default();
+    tx.put(TOTAL, &(total + message.amount))?;
+    if message.hops > 0 {
+        let next = format!("{}+", tx.partition());
+        let endpoint = tx.endpoint().to_string();
+        tx.send(&endpoint, &next, &Add { amount: message.amount, hops: message.hops - 1 })?;
+    }
+    Ok(())
+}
+
+pub fn memory_store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new(StoreAlias::new("main").unwrap()))
+}
+
+pub fn broker() -> Arc<InProcessBroker> {
+    Arc::new(InProcessBroker::builder().visibility_timeout(Duration::from_secs(30)).build())
+}
+
+/// Waits until the gate's statistics satisfy a condition. The clock is paused, so this takes no real time.
+pub async fn until(gate: &Gate, done: impl Fn(&Statistics) -> bool) -> Statistics {
+    for _ in 0..1_000_000 {
+        let statistics = gate.statistics();
+        if done(&statistics) {
+            return statistics;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it never came to that: {:?}", gate.statistics());
+}
+
+/// Messages that a queue still holds, dead letters not counted.
+pub fn waiting(broker: &InProcessBroker, endpoint: &str) -> usize {
+    let depth = broker.depth(&EndpointName::new(endpoint).unwrap());
+    depth.ready + depth.delayed + depth.in_flight
+}
+
+/// The partition's total, read from the store.
+pub async fn total(store: &dyn Store, partition: &str) -> u64 {
+    let request = LoadRequest {
+        partition: partition.try_into().unwrap(),
+        items: vec![TOTAL.try_into().unwrap()],
+        records: vec![],
+    };
+    let loaded = store.load(vec![request]).await.pop().unwrap().unwrap();
+    match loaded.items.into_iter().next().unwrap().1 {
+        Some(value) => serde_json::from_slice(value.bytes()).unwrap(),
+        None => 0,
+    }
+}
+
+/// Outbox entries, pending markers and registrations in the whole store.
+pub async fn left_over(store: &dyn Store) -> u64 {
+    let page = store.scan(None, usize::MAX).await.unwrap();
+    let mut left = 0;
+    for scanned in page.partitions {
+        left += scanned.entries;
+        if let Some(control) = scanned.control {
+            let control = codec::decode_control(&control).unwrap();
+            left += (control.pending.len() + control.registrations.len()) as u64;
+        }
+    }
+    left
+}
+
+/// What was called, in order.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<&'static str>>>);
+
+impl Log {
+    pub fn take(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn add(&self, call: &'static str) {
+        self.0.lock().unwrap().push(call);
+    }
+}
+
+/// A store that takes down every call, and answers each only after a while.
+pub struct SlowStore {
+    pub inner: Arc<dyn Store>,
+    pub latency: Duration,
+    pub log: Log,
+}
+
+impl SlowStore {
+    fn call<'a, T: Send + 'a>(&'a self, name: &'static str, call: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+        self.log.add(name);
+        Box::pin(async move {
+            tokio::time::sleep(self.latency).await;
+            call.await
+        })
+    }
+}
+
+impl Store for SlowStore {
+    fn alias(&self) -> &StoreAlias {
+        self.inner.alias()
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.inner.limits()
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.verify()
+    }
+
+    fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
+        self.call("load", self.inner.load(requests))
+    }
+
+    fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
+        self.call("read", self.inner.read_entries(reads))
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
+        self.call("commit", self.inner.commit(commit))
+    }
+
+    fn delete_entries(
+        &self,
+        tokens: Vec<TokenRef>,
+    ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
+        self.call("delete", self.inner.delete_entries(tokens))
+    }
+
+    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        self.inner.scan(cursor, limit)
+    }
+
+    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.inner.expire(now_ms)
+    }
+}
+
+/// A broker that takes down every send, in the same log as the store.
+pub struct LoggedBroker {
+    pub inner: Arc<dyn Broker>,
+    pub log: Log,
+}
+
+impl Broker for LoggedBroker {
+    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        self.log.add("send");
+        self.inner.send(messages)
+    }
+
+    fn receive(
+        &self,
+        endpoint: &EndpointName,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
+        self.inner.receive(endpoint, max)
+    }
+
+    fn settle(
+        &self,
+        endpoint: &EndpointName,
+        settlements: Vec<Settlement>,
+    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        self.inner.settle(endpoint, settlements)
+    }
+}
