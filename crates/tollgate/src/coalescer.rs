@@ -174,7 +174,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     fn doubling(batch_max: usize, gate: Arc<Semaphore>, calls: Arc<AtomicUsize>) -> Coalescer<u64, u64> {
-        let tasks = Tasks::new(Arc::new(TokioRuntime));
+        let tasks = Tasks::new(Arc::new(TokioRuntime::new()));
         Coalescer::new(tasks, batch_max, move |requests: Vec<u64>| {
             calls.fetch_add(1, Ordering::SeqCst);
             let gate = Arc::clone(&gate);

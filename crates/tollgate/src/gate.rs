@@ -297,7 +297,7 @@ impl GateBuilder {
 #[cfg(feature = "tokio-runtime")]
 #[allow(clippy::unnecessary_wraps, reason = "without the feature there is no default, and that is an error")]
 fn default_runtime() -> Result<Arc<dyn Runtime>, TollgateError> {
-    Ok(Arc::new(crate::runtime::TokioRuntime))
+    Ok(Arc::new(crate::runtime::TokioRuntime::new()))
 }
 
 #[cfg(not(feature = "tokio-runtime"))]

@@ -22,10 +22,32 @@ pub trait Runtime: Send + Sync + 'static {
     fn random(&self) -> u64;
 }
 
-/// The engine on tokio, with the wall clock.
+/// The engine on tokio. Its clock is the wall clock when it was made, and tokio's clock since: so it never goes back, and a
+/// paused clock in a test pauses it too.
 #[cfg(feature = "tokio-runtime")]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TokioRuntime;
+#[derive(Clone, Copy, Debug)]
+pub struct TokioRuntime {
+    made_at_ms: u64,
+    made_at: tokio::time::Instant,
+}
+
+#[cfg(feature = "tokio-runtime")]
+impl TokioRuntime {
+    /// Takes the wall clock's time once.
+    pub fn new() -> Self {
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let made_at_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        Self { made_at_ms, made_at: tokio::time::Instant::now() }
+    }
+}
+
+#[cfg(feature = "tokio-runtime")]
+impl Default for TokioRuntime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 #[cfg(feature = "tokio-runtime")]
 impl Runtime for TokioRuntime {
@@ -38,9 +60,8 @@ impl Runtime for TokioRuntime {
     }
 
     fn now_ms(&self) -> u64 {
-        let since_epoch =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+        let elapsed_ms = u64::try_from(self.made_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.made_at_ms.saturating_add(elapsed_ms)
     }
 
     fn random(&self) -> u64 {

@@ -167,6 +167,52 @@ impl Store for SlowStore {
     }
 }
 
+/// A broker that sends in a way of its own.
+pub struct OddBroker {
+    pub inner: Arc<InProcessBroker>,
+    pub sends: Sends,
+}
+
+/// What an [`OddBroker`] does with messages that it is to send.
+pub enum Sends {
+    /// Sends each three times.
+    ThreeTimes,
+    /// Sends only those with a delay, and never answers for the others.
+    OnlyDelayed,
+}
+
+impl Broker for OddBroker {
+    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        match self.sends {
+            Sends::ThreeTimes => Box::pin(async move {
+                self.inner.send(messages.clone()).await;
+                self.inner.send(messages.clone()).await;
+                self.inner.send(messages).await
+            }),
+            Sends::OnlyDelayed if messages.iter().any(|message| message.delay.is_zero()) => {
+                Box::pin(std::future::pending())
+            }
+            Sends::OnlyDelayed => self.inner.send(messages),
+        }
+    }
+
+    fn receive(
+        &self,
+        endpoint: &EndpointName,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
+        self.inner.receive(endpoint, max)
+    }
+
+    fn settle(
+        &self,
+        endpoint: &EndpointName,
+        settlements: Vec<Settlement>,
+    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        self.inner.settle(endpoint, settlements)
+    }
+}
+
 /// A broker that takes down every send, in the same log as the store.
 pub struct LoggedBroker {
     pub inner: Arc<dyn Broker>,
