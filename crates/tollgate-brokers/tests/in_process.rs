@@ -48,10 +48,13 @@ async fn a_redrive_wakes_all_receivers_that_wait() {
         })
         .collect();
     tokio::task::yield_now().await;
+    let start = tokio::time::Instant::now();
     assert_eq!(broker.redrive(&orders()), 3);
     for receiver in waiting {
         assert_eq!(receiver.await.unwrap(), 1);
     }
+    // On the paused clock a receiver that nobody woke would have slept until the visibility timeout.
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
