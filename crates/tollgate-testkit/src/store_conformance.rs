@@ -86,6 +86,7 @@ macro_rules! with_every_store_check {
             a_commit_that_expects_a_control_record_conflicts_where_there_is_none
             a_commit_deletes_the_items_and_entries_that_it_names
             a_commit_touches_nothing_that_it_does_not_name
+            a_dropped_commit_happens_entirely_or_not_at_all
             a_transaction_at_its_limit_of_items_works_and_one_beyond_is_refused
             an_item_at_its_limit_of_bytes_works_and_one_beyond_is_refused
             an_entry_at_its_limit_of_bytes_works_and_one_beyond_is_refused

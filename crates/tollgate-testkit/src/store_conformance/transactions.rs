@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tollgate_core::codec::decode_control;
 use tollgate_core::{
     Commit, CommitOutcome, EntryKey, Incarnation, ItemValue, LoadedPartition, Store, Version,
 };
 
 use super::partition::{FAR_MS, Partition, binary, control_of, entries_of, item_name, record, record_key};
+
+/// How many commits are dropped, each a little later than the one before.
+const DROPPED_COMMITS: usize = 32;
 
 /// A store that works says so.
 ///
@@ -146,6 +150,59 @@ pub async fn a_commit_that_expects_a_control_record_conflicts_where_there_is_non
     let loaded = partition.load(&["created"], &[]).await;
     assert_eq!(loaded.control, None);
     assert_eq!(loaded.items, [(item_name("created"), None)]);
+}
+
+/// Whoever stops waiting for a commit may find all of it or nothing, but no part, and can go on from there.
+///
+/// # Panics
+/// If the store breaks this promise.
+pub async fn a_dropped_commit_happens_entirely_or_not_at_all(store: Arc<dyn Store>) {
+    let mut partition = Partition::fresh(&store, "dropped");
+    partition.put(&[], &[]).await;
+    for round in 0..DROPPED_COMMITS {
+        let value = round.to_be_bytes();
+        let mut commit = partition.next_commit();
+        commit.items = ["left", "right"].map(|name| (item_name(name), Some(binary(&value)))).into();
+        commit.entries = entries_of(commit.version, &[&value]);
+        let entry = commit.entries[0].0;
+        // It is dropped a little later in each round, so that it is hit at different places where it waits.
+        tokio::select! {
+            biased;
+            _ = partition.try_commit(commit) => {}
+            () = yield_often(round) => {}
+        }
+        // A commit that was dropped may still be under way; after another one with its version it can't happen any more.
+        fence(&mut partition).await;
+        let left = partition.item("left").await.as_deref() == Some(&value);
+        let right = partition.item("right").await.as_deref() == Some(&value);
+        let sent = partition.entry(entry).await.is_some();
+        assert!(
+            left == right && left == sent,
+            "half a dropped commit: left {left}, right {right}, entry {sent}"
+        );
+    }
+}
+
+async fn yield_often(times: usize) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Commits on whatever version there is.
+async fn fence(partition: &mut Partition) {
+    loop {
+        let control = partition.load(&[], &[]).await.control.expect("it was created before");
+        let version = decode_control(&control).expect("it is what was written").version;
+        match partition.try_commit(partition.commit_of(Some(version), version.next().next())).await {
+            Ok(CommitOutcome::Committed { .. }) => {
+                partition.version = Some(version.next().next());
+                return;
+            }
+            Ok(CommitOutcome::Conflict) => tokio::task::yield_now().await,
+            other => panic!("a commit after a dropped one was answered {other:?}"),
+        }
+    }
 }
 
 /// Deletions of items and entries happen with the commit that names them; what is missing already is no error.

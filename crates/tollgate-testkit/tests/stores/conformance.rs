@@ -49,6 +49,7 @@ mod a_store_that_breaks_one_promise_is_found_out {
         forgets_deleted_items: ForgetsDeletedItems, a_commit_deletes_the_items_and_entries_that_it_names;
         forgets_deleted_entries_of_a_commit: ForgetsDeletedEntriesOfACommit,
             a_commit_deletes_the_items_and_entries_that_it_names;
+        commits_in_two_steps: CommitsInTwoSteps, a_dropped_commit_happens_entirely_or_not_at_all;
         forgets_deletions: ForgetsDeletions, a_deleted_entry_is_never_read_again;
         deletes_after_the_answer: DeletesAfterTheAnswer, no_reader_finds_an_entry_after_any_deleter_was_answered;
         disturbs_the_sender: DeletionRaisesTheVersion,

@@ -19,6 +19,7 @@ pub enum Flaw {
     IgnoresTheVersion,
     ComparesOnlyTheCounter,
     ChecksTheVersionOutsideTheLock,
+    CommitsInTwoSteps,
     OverwritesAnExistingPartition,
     CreatesAPartitionThatWasExpected,
     LeavesEntriesOfAFailedCommit,
@@ -342,6 +343,16 @@ impl Store for ReferenceStore {
                 if known.map(|(version, _)| version) != commit.expected {
                     return Ok(CommitOutcome::Conflict);
                 }
+            }
+            if self.flaw == Flaw::CommitsInTwoSteps {
+                let (expected, version) = (commit.expected, commit.version);
+                let first = Commit { items: vec![], ..commit.clone() };
+                let outcome = self.commit_now(first);
+                tokio::task::yield_now().await;
+                if !matches!(outcome, Ok(CommitOutcome::Committed { .. })) || expected.is_none() {
+                    return outcome;
+                }
+                return self.commit_now(Commit { expected: Some(version), ..commit });
             }
             self.commit_now(commit)
         })
