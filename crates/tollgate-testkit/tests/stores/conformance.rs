@@ -34,6 +34,11 @@ mod a_store_that_breaks_one_promise_is_found_out {
     }
 
     found_out! {
+        is_unusable: IsUnusable, a_usable_store_passes_its_own_verification;
+        invents_control_records: InventsControlRecords, a_partition_that_was_never_written_is_empty;
+        drops_what_a_commit_does_not_name: DropsItemsThatACommitDoesNotName,
+            a_commit_touches_nothing_that_it_does_not_name;
+        loses_a_part_of_a_commit: LosesResponses, everything_of_a_commit_is_there_once_it_is_answered;
         ignores_the_version: IgnoresTheVersion, of_64_commits_racing_on_one_version_exactly_one_wins;
         loses_increments: ChecksTheVersionOutsideTheLock, increments_by_racing_tasks_are_never_lost;
         compares_only_the_counter: ComparesOnlyTheCounter, a_version_of_another_incarnation_conflicts;

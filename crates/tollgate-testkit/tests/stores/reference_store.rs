@@ -16,6 +16,9 @@ use tollgate_core::{DeduplicationKey, ItemName, ItemValue, Version};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     None,
+    IsUnusable,
+    InventsControlRecords,
+    DropsItemsThatACommitDoesNotName,
     IgnoresTheVersion,
     ComparesOnlyTheCounter,
     ChecksTheVersionOutsideTheLock,
@@ -183,6 +186,9 @@ impl ReferenceStore {
             return Ok(CommitOutcome::RecordsExist(existing));
         }
         next.control = Some((commit.version, commit.control));
+        if self.flaw == Flaw::DropsItemsThatACommitDoesNotName {
+            next.items.clear();
+        }
         for (name, value) in commit.items {
             match value {
                 Some(value) => drop(next.items.insert(self.item(&name), self.stored(value))),
@@ -243,6 +249,7 @@ impl ReferenceStore {
             let response = partition.records.get(&self.record(&key)).map(|(response, _)| response.clone());
             (key, response)
         };
+        let control = control.or_else(|| (self.flaw == Flaw::InventsControlRecords).then(Bytes::new));
         LoadedPartition {
             control: control.or_else(|| partition.control.as_ref().map(|(_, control)| control.clone())),
             items: request.items.into_iter().map(item).collect(),
@@ -301,7 +308,12 @@ impl Store for ReferenceStore {
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async {
+            match self.flaw {
+                Flaw::IsUnusable => Err(self.unavailable("it is unusable")),
+                _ => Ok(()),
+            }
+        })
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
