@@ -2,7 +2,7 @@
 //! up registrations. The next commit on the partition removes them (design section 3, step 9); an idle flush does
 //! otherwise. Marks are permanent facts, so they survive a reload; to lose them costs only repeated work.
 
-use crate::control_record::{PendingId, Registration};
+use crate::control_record::{ControlRecord, PendingId, Registration};
 use crate::ids::{AttemptId, EffectName};
 use crate::sequence::SessionMark;
 
@@ -53,6 +53,10 @@ impl Marks {
 
     /// Adds what another task has learned.
     pub fn add(&mut self, news: Self) {
+        if self.is_empty() {
+            *self = news;
+            return;
+        }
         for mark in news.finished {
             if !self.is_finished(mark.id) {
                 self.finished.push(mark);
@@ -65,9 +69,10 @@ impl Marks {
         }
     }
 
-    /// Forgets what a commit has removed from the control record.
-    pub fn forget(&mut self, pruned: &Self) {
-        self.finished.retain(|mark| !pruned.is_finished(mark.id));
-        self.cleaned.retain(|id| !pruned.cleaned.contains(id));
+    /// Forgets what a control record does not list any more.
+    pub fn keep_listed(&mut self, control: Option<&ControlRecord>) {
+        let Some(control) = control else { return *self = Self::default() };
+        self.finished.retain(|mark| control.pending.iter().any(|entry| entry.id == mark.id));
+        self.cleaned.retain(|id| control.registrations.iter().any(|known| RegistrationId::of(known) == *id));
     }
 }

@@ -167,8 +167,8 @@ pub struct Settled {
     pub completion: Option<Completion>,
     /// What to remember of the partition. `None`: nothing, drop what is cached.
     pub view: Option<PartitionView>,
-    /// Marks that are no longer needed: their entries have left the control record.
-    pub pruned: Marks,
+    /// What is still to be removed from the control record: to be kept for the next processing.
+    pub marks: Marks,
 }
 
 /// What became of a message.
@@ -220,7 +220,6 @@ pub struct Processing {
     uncertain: Option<LostCommit>,
     /// Pending entries to be completed before an acknowledgement, with the messages that wait for them.
     completions: Vec<CompletionTask>,
-    pruned: Marks,
 }
 
 impl Processing {
@@ -253,7 +252,6 @@ impl Processing {
             reloads: 0,
             uncertain: None,
             completions: Vec::new(),
-            pruned: Marks::default(),
         });
         if known { processing.check_markers() } else { Step::Load(LoadStep(processing)) }
     }
@@ -338,7 +336,8 @@ impl Processing {
             dispositions.push(disposition);
         }
         if matches!(remember, Remember::View) {
-            self.note_obsolete_marks();
+            // What has left the control record, by this commit or another's, needs no mark any more.
+            self.marks.keep_listed(self.view.control.as_ref());
         }
         let clean_ups = std::mem::take(&mut self.fold.clean_ups);
         let completion = Completion::new(
@@ -352,7 +351,7 @@ impl Processing {
             Remember::View => Some(self.view),
             Remember::Nothing => None,
         };
-        Step::Settled(Settled { dispositions, completion, view, pruned: self.pruned })
+        Step::Settled(Settled { dispositions, completion, view, marks: self.marks })
     }
 }
 

@@ -88,7 +88,8 @@ pub struct LoadedPartition {
     pub control: Option<Bytes>,
     /// The items asked for, in that order. `None`: there is no such item.
     pub items: Vec<(ItemName, Option<ItemValue>)>,
-    /// The deduplication records asked for, in that order. `None`: absent or expired.
+    /// The deduplication records asked for, in that order. `None`: absent. A record whose time is over may still be there
+    /// until the store has deleted it.
     pub records: Vec<(DeduplicationKey, Option<Bytes>)>,
 }
 

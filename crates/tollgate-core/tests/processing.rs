@@ -631,7 +631,7 @@ fn a_zombies_blob_is_cleaned_up_once_its_deadline_has_passed() {
     let mut sweeper = Process::default();
     world.tidy(&mut sweeper);
     world.tidy(&mut sweeper);
-    assert_eq!(world.blobs.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["winner"]);
+    assert_eq!(world.blobs.iter().map(EffectName::as_str).collect::<Vec<_>>(), ["winner"]);
     assert_eq!(world.control().unwrap().registrations, []);
 }
 

@@ -25,7 +25,7 @@ use crate::error::HandlerError;
 use crate::handler::{CheckedEndpoint, Deduplicate};
 use crate::lanes::{Admission, Job, LaneKey, Lanes, MessageJob, RequestOutcome, Visit};
 use crate::negative_cache::NegativeCache;
-use crate::partition_cache::PartitionCache;
+use crate::partition_cache::{PartitionCache, Place};
 use crate::runtime::Tasks;
 use crate::settings::Settings;
 use crate::statistics::Counters;
@@ -116,7 +116,8 @@ impl Engine {
     /// Steps 1 to 5 for some jobs of one partition. What is left to do afterwards is returned.
     async fn process(self: &Arc<Self>, key: &LaneKey, jobs: Vec<Job>, marks: Marks) -> Option<Tail> {
         let mut batch = Batch::new(self, jobs);
-        let view = if batch.needs_fresh_view { None } else { self.cache.take(key) };
+        let (view, place) = self.cache.take(key).split();
+        let view = view.filter(|_| !batch.needs_fresh_view);
         // What an edge was about to commit may not be in a view from before.
         let view = view
             .filter(|view| batch.wake_ups.iter().all(|expected| view.is_settled_after(*expected, &marks)));
@@ -144,7 +145,7 @@ impl Engine {
                     self.counters.recoveries.add(recover.pending_count());
                     let (recovering, completion) = recover.start();
                     let report = self.complete(key, completion).await;
-                    recovering.answer(&report)
+                    recovering.answer(report)
                 }
                 Step::ReadTokens(read) => {
                     let entries = self.read_tokens(read.requests()).await;
@@ -173,7 +174,7 @@ impl Engine {
                 Step::Settled(settled) => break settled,
             }
         };
-        self.settle(key, settled, batch)
+        self.settle(key, settled, place, batch)
     }
 
     /// Runs one handler and tells the machine how it went.
@@ -274,7 +275,6 @@ impl Engine {
                 self.consumed.insert(outcome.pending.origin.message_id(), token);
             }
         }
-        self.lanes.add_marks(key, report.marks.clone(), self.now_ms());
         report
     }
 
@@ -338,10 +338,16 @@ impl Engine {
     }
 
     /// Takes down what the machine has decided, and tells everybody who waits for nothing else.
-    fn settle(&self, key: &LaneKey, settled: Settled, batch: Batch) -> Option<Tail> {
-        self.lanes.forget_marks(key, &settled.pruned);
+    fn settle(
+        &self,
+        key: &LaneKey,
+        settled: Settled,
+        place: Option<Arc<Place>>,
+        batch: Batch,
+    ) -> Option<Tail> {
+        self.lanes.add_marks(key, settled.marks, self.now_ms());
         match settled.view {
-            Some(view) => self.cache.put(key, view),
+            Some(view) => self.cache.put(key, place, view),
             None => self.cache.forget(key),
         }
         let Batch { mut jobs, responses, .. } = batch;
@@ -437,7 +443,9 @@ impl Engine {
     async fn finish(&self, key: &LaneKey, tail: Tail) {
         let Tail { completion, mut jobs } = tail;
         let report = self.complete(key, completion).await;
-        if report.failures().next().is_some() {
+        let has_failures = report.failures().next().is_some();
+        self.lanes.add_marks(key, report.marks, self.now_ms());
+        if has_failures {
             // The next visitor loads the partition and completes what is pending (R5): for messages without a token
             // there may be no redelivery that would.
             self.cache.forget(key);

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tollgate_core::marks::Marks;
 use tollgate_core::processing::Request;
@@ -82,7 +83,7 @@ pub(crate) enum Visit {
 /// All lanes of a gate.
 #[derive(Default)]
 pub(crate) struct Lanes {
-    lanes: Mutex<HashMap<LaneKey, Lane>>,
+    lanes: Mutex<HashMap<LaneKey, Lane, RandomState>>,
 }
 
 #[derive(Default)]
@@ -127,7 +128,8 @@ impl Lanes {
         }
     }
 
-    /// The next jobs of a running lane, at most `max`, and its marks; or releases the lane if nothing waits.
+    /// The next jobs of a running lane, at most `max`, and its marks, which come back with [`Lanes::add_marks`]; or releases
+    /// the lane if nothing waits.
     pub(crate) fn next_or_release(&self, key: &LaneKey, max: usize) -> Option<(Vec<Job>, Marks)> {
         let mut lanes = self.lock();
         let lane = lanes.get_mut(key)?;
@@ -139,7 +141,7 @@ impl Lanes {
             return None;
         }
         let count = lane.waiting.len().min(max);
-        Some((lane.waiting.drain(..count).collect(), lane.marks.clone()))
+        Some((lane.waiting.drain(..count).collect(), std::mem::take(&mut lane.marks)))
     }
 
     /// Puts jobs back to the front of a running lane, in their order.
@@ -165,16 +167,6 @@ impl Lanes {
         lane.marks.add(marks);
     }
 
-    /// Forgets what a commit has removed.
-    pub(crate) fn forget_marks(&self, key: &LaneKey, pruned: &Marks) {
-        if pruned.is_empty() {
-            return;
-        }
-        if let Some(lane) = self.lock().get_mut(key) {
-            lane.marks.forget(pruned);
-        }
-    }
-
     /// Lanes that have marks and were not used since `before_ms`.
     pub(crate) fn idle_with_marks(&self, before_ms: u64) -> Vec<LaneKey> {
         let lanes = self.lock();
@@ -194,7 +186,7 @@ impl Lanes {
         self.lock().remove(key);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane, RandomState>> {
         // No section can panic between two consistent states.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use tollgate_core::{EntryKey, MessageId, TokenRef};
 
 /// Consumed tokens, up to a bound: the ones that were neither added nor asked for lately are forgotten first.
@@ -17,13 +18,9 @@ pub(crate) struct NegativeCache {
 
 #[derive(Default)]
 struct Generations {
-    young: HashSet<ConsumedToken, BuildHasher>,
-    old: HashSet<ConsumedToken, BuildHasher>,
+    young: HashSet<ConsumedToken, RandomState>,
+    old: HashSet<ConsumedToken, RandomState>,
 }
-
-/// The keys hold 64 random bits of an incarnation and a hashed message id; a cheap seedless mix of them is enough, but
-/// envelopes come from outside, so the standard library's keyed hasher keeps collisions from being made on purpose.
-type BuildHasher = std::hash::RandomState;
 
 /// What names a consumed token. Message id and sequence together occur once: a token reference with another partition
 /// or store but the same two could only be forged, and a forged envelope may well be dropped.

@@ -2,8 +2,9 @@
 //! while its partition is processed and put back afterwards; one that is evicted, or lost with a cancelled task, is
 //! loaded again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tollgate_core::partition_view::PartitionView;
 
@@ -11,47 +12,70 @@ use crate::lanes::LaneKey;
 
 /// Views of partitions, up to a number of bytes.
 pub(crate) struct PartitionCache {
-    views: Cache<LaneKey, Arc<Place>>,
+    views: Cache<LaneKey, Arc<Place>, RandomState>,
 }
 
 /// Where a view lies between two processings. The place outlives its view, so that taking and putting back does not
 /// disturb the cache's order or weights.
-struct Place {
+pub(crate) struct Place {
     view: Mutex<Option<PartitionView>>,
     weight: u32,
+}
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, Option<PartitionView>> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A view that was taken out, and where it came from.
+#[derive(Default)]
+pub(crate) struct Taken {
+    view: Option<PartitionView>,
+    place: Option<Arc<Place>>,
 }
 
 impl PartitionCache {
     /// Holds views of about `bytes_max` bytes altogether.
     pub(crate) fn new(bytes_max: u64) -> Self {
-        let views =
-            Cache::builder().max_capacity(bytes_max).weigher(|_, place: &Arc<Place>| place.weight).build();
+        let views = Cache::builder()
+            .max_capacity(bytes_max)
+            .weigher(|_, place: &Arc<Place>| place.weight)
+            .build_with_hasher(RandomState::default());
         Self { views }
     }
 
     /// Takes the view of a partition out, to be changed by whoever holds the partition's lane.
-    pub(crate) fn take(&self, key: &LaneKey) -> Option<PartitionView> {
-        let place = self.views.get(key)?;
-        place.view.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(crate) fn take(&self, key: &LaneKey) -> Taken {
+        let place = self.views.get(key);
+        let view = place.as_ref().and_then(|place| place.lock().take());
+        Taken { view, place }
     }
 
-    /// Puts a view back.
-    pub(crate) fn put(&self, key: &LaneKey, view: PartitionView) {
+    /// Puts a view back where it was taken from.
+    pub(crate) fn put(&self, key: &LaneKey, place: Option<Arc<Place>>, view: PartitionView) {
         let weight = u32::try_from(view.weight() + key.weight()).unwrap_or(u32::MAX);
-        if let Some(place) = self.views.get(key)
-            && place.weight.abs_diff(weight) <= place.weight / WEIGHT_TOLERANCE
-        {
-            *place.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
-            return;
+        match place {
+            // If the place was evicted meanwhile, the view goes with it.
+            Some(place) if place.weight.abs_diff(weight) <= place.weight / WEIGHT_TOLERANCE => {
+                *place.lock() = Some(view);
+            }
+            _ => self.views.insert(key.clone(), Arc::new(Place { view: Mutex::new(Some(view)), weight })),
         }
-        self.views.insert(key.clone(), Arc::new(Place { view: Mutex::new(Some(view)), weight }));
     }
 
     /// Forgets a partition: the next visitor loads it.
     pub(crate) fn forget(&self, key: &LaneKey) {
         if let Some(place) = self.views.get(key) {
-            *place.view.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *place.lock() = None;
         }
+    }
+}
+
+impl Taken {
+    /// The view and its place, apart.
+    pub(crate) fn split(self) -> (Option<PartitionView>, Option<Arc<Place>>) {
+        (self.view, self.place)
     }
 }
 

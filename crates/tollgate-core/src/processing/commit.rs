@@ -6,7 +6,7 @@ use crate::codec;
 use crate::completion::{Afterwards, CleanUp, CompletionTask};
 use crate::control_record::{ControlRecord, PendingEntry, PendingId, Registration, RegistrationState};
 use crate::ids::{DeduplicationKey, MessageId};
-use crate::marks::{Marks, RegistrationId};
+use crate::marks::RegistrationId;
 use crate::sequence::Version;
 use crate::store::{Commit, CommitOutcome, StoreError};
 
@@ -97,7 +97,6 @@ impl CommitStep {
 
     fn committed(self, session: Option<crate::sequence::SessionMark>) -> Step {
         let Self { mut processing, next, carried } = self;
-        processing.note_pruned();
         let members = std::mem::take(&mut processing.fold.members);
         let mut entries = std::mem::take(&mut processing.fold.entries).into_iter().map(|(entry, _)| entry);
         let mut added = next.control.pending[carried..].iter();
@@ -306,47 +305,6 @@ impl Processing {
 
     fn after_clean_up(&self, registration: &Registration) -> Afterwards {
         if registration.deadline_ms < self.now_ms { Afterwards::Drop } else { Afterwards::Keep }
-    }
-
-    /// Remembers which marks have left the control record with the commit that just succeeded.
-    pub(super) fn note_pruned(&mut self) {
-        let Some(control) = &self.view.control else { return };
-        let finished = self
-            .marks
-            .finished
-            .iter()
-            .filter(|mark| control.pending.iter().any(|entry| entry.id == mark.id))
-            .cloned()
-            .collect();
-        let cleaned = self
-            .marks
-            .cleaned
-            .iter()
-            .filter(|id| {
-                control.registrations.iter().any(|registration| RegistrationId::of(registration) == **id)
-            })
-            .cloned()
-            .collect();
-        let pruned = Marks { finished, cleaned };
-        self.marks.forget(&pruned);
-        self.pruned.add(pruned);
-    }
-}
-
-impl Processing {
-    /// Marks of what another process has removed from the control record meanwhile are of no use any more.
-    pub(super) fn note_obsolete_marks(&mut self) {
-        let control = self.view.control.as_ref();
-        let is_listed =
-            |id: PendingId| control.is_some_and(|control| control.pending.iter().any(|entry| entry.id == id));
-        let is_registered = |id: &RegistrationId| {
-            control.is_some_and(|control| {
-                control.registrations.iter().any(|known| RegistrationId::of(known) == *id)
-            })
-        };
-        let finished = self.marks.finished.iter().filter(|mark| !is_listed(mark.id)).cloned().collect();
-        let cleaned = self.marks.cleaned.iter().filter(|id| !is_registered(id)).cloned().collect();
-        self.pruned.add(Marks { finished, cleaned });
     }
 }
 

@@ -188,7 +188,6 @@ impl HandleStep {
     pub fn registered(&mut self, answer: &Result<CommitOutcome, StoreError>) -> Result<(), Lost> {
         match (self.registering.take(), answer) {
             (Some(control), Ok(CommitOutcome::Committed { .. })) => {
-                self.processing.note_pruned();
                 self.processing.view.control = Some(control);
                 Ok(())
             }

@@ -43,10 +43,11 @@ impl RecoverStep {
 impl RecoveringStep {
     /// Takes the report of the completion. If any of it failed, all messages are put back and the partition is
     /// forgotten, so that the next visitor tries again.
-    pub fn answer(self, report: &CompletionReport) -> Step {
+    pub fn answer(self, report: CompletionReport) -> Step {
         let mut processing = self.0;
-        processing.marks.add(report.marks.clone());
-        if let Some(failure) = report.failures().next() {
+        let failure = report.failures().next().map(ToOwned::to_owned);
+        processing.marks.add(report.marks);
+        if let Some(failure) = failure {
             let reason = format!(
                 "partition {} has unfinished work of an earlier commit: {failure}",
                 processing.partition

@@ -171,7 +171,7 @@ impl World {
             Step::Recover(recover) => {
                 let (recovering, completion) = recover.start();
                 let report = self.complete(process, completion);
-                recovering.answer(&report)
+                recovering.answer(report)
             }
             Step::ReadTokens(read) => {
                 let answers = read.requests().iter().map(|request| Ok(self.read(&request.token))).collect();
@@ -196,7 +196,7 @@ impl World {
             match step {
                 Step::Settled(settled) => {
                     process.view.clone_from(&settled.view);
-                    process.marks.forget(&settled.pruned);
+                    process.marks.clone_from(&settled.marks);
                     return settled;
                 }
                 other => step = self.advance(process, other),
