@@ -18,6 +18,7 @@ use tollgate_core::{
     AttemptId, Blobs, Body, BoxFuture, CommitOutcome, Content, EntryRead, Incarnation, ItemName, SessionMark,
     StoreError, TokenRef, Verdict, Version,
 };
+use tracing::Instrument;
 
 use crate::backoff::Backoff;
 use crate::broker_client::BrokerClient;
@@ -80,7 +81,8 @@ impl Engine {
     }
 
     async fn run_lane_guarded(self: Arc<Self>, key: LaneKey) {
-        let run = AssertUnwindSafe(Arc::clone(&self).run_lane(key.clone()));
+        let span = tracing::debug_span!("partition", partition = %key.partition);
+        let run = AssertUnwindSafe(Arc::clone(&self).run_lane(key.clone()).instrument(span));
         if run.catch_unwind().await.is_err() {
             // A store, a broker or this engine has panicked; handlers are guarded by themselves. What the lane held is
             // delivered again, and what it had committed is found by its markers.
@@ -213,7 +215,8 @@ impl Engine {
             }
             Some(Job::Visit(_)) | None => unreachable!("the machine handles only messages and requests"),
         };
-        let result = AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| {
+        let span = tracing::debug_span!("handle", message = %input.message_id, endpoint = %input.endpoint);
+        let result = AssertUnwindSafe(handler.instrument(span)).catch_unwind().await.unwrap_or_else(|_| {
             self.counters.panics.add(1);
             tracing::error!(partition = %key.partition, message = %input.message_id, "a handler has panicked");
             Err(HandlerError::retry("the handler panicked"))
