@@ -1,31 +1,31 @@
-//! The durable embedded store: a directory that one process at a time keeps open. Reads come straight from the engine
-//! and see only what is durable; writes go through the writer's thread, which syncs once for all that wait.
+//! The durable embedded store: a directory that one process at a time keeps open. Reads come straight from the engine,
+//! as it was after the last sync; writes go through the writer's thread, which syncs once for all that wait.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use fjall::{Database, KeyspaceCreateOptions, Readable, Snapshot};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 use tollgate_core::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, PartitionKey, ScanCursor,
-    ScanPage, ScannedPartition, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, ScanCursor, ScanPage,
+    SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
 
+use crate::directory_lock::DirectoryLock;
 use crate::error::EmbeddedError;
-use crate::layout::{self, Space};
 use crate::limits::EMBEDDED_LIMITS;
-use crate::statistics::{Counters, EmbeddedStatistics};
-use crate::writer::{Spaces, WriteRequest, Writer};
-
-/// Memory for what was not written to tables yet, in bytes, for each keyspace. Small, so that journals are soon obsolete.
-const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Most bytes in journals: the least that the engine accepts.
-const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
+use crate::reading::Reading;
+use crate::statistics::{EmbeddedStatistics, Tallies};
+use crate::tables::{Tables, View};
+use crate::writer::{Access, WriteRequest, Writer};
 
 /// A durable store in a directory.
+///
+/// Every confirmed write has been synced to the disk. A read takes what it asks for from memory or from the disk on the
+/// thread that polls it, and waits for no sync. When the store is dropped, the writes that it has begun are finished.
 ///
 /// ```
 /// # let directory = tempfile::tempdir().unwrap();
@@ -33,15 +33,18 @@ const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
 /// use tollgate_embedded::EmbeddedStore;
 ///
 /// let store = EmbeddedStore::open(directory.path(), StoreAlias::new("main").unwrap()).unwrap();
-/// # drop(store);
+/// store.close().unwrap();
 /// ```
 pub struct EmbeddedStore {
     alias: StoreAlias,
     directory: PathBuf,
-    // Before the database: the writer's thread uses it until it is joined.
+    /// The thread of the compaction that was begun last.
+    compaction: Mutex<Option<JoinHandle<()>>>,
     writer: Writer,
-    spaces: Spaces,
-    counters: Arc<Counters>,
+    access: watch::Receiver<Access>,
+    tallies: Arc<Tallies>,
+    /// Dropped last: nobody else may have the directory while anything above is at work in it.
+    _lock: DirectoryLock,
 }
 
 impl EmbeddedStore {
@@ -49,30 +52,22 @@ impl EmbeddedStore {
     /// that was answered and no half commit.
     ///
     /// # Errors
-    /// [`EmbeddedError::InUse`] if another process has it open, [`EmbeddedError::Unusable`] if it can't be read or
-    /// written.
+    /// [`EmbeddedError::InUse`] if another process, or another store in this one, has it open;
+    /// [`EmbeddedError::Unusable`] if it can't be read or written.
     pub fn open(directory: impl AsRef<Path>, alias: StoreAlias) -> Result<Self, EmbeddedError> {
-        let directory = directory.as_ref().to_owned();
-        let unusable = |reason: String| EmbeddedError::Unusable { directory: directory.clone(), reason };
-        if let Some(parent) = directory.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| unusable(error.to_string()))?;
-        }
-        let database = Database::builder(&directory).max_journaling_size(JOURNALS_BYTES).open();
-        let database = database.map_err(|error| match error {
+        let given = directory.as_ref();
+        let directory = std::path::absolute(given).map_err(|error| EmbeddedError::unusable(given, &error))?;
+        let unusable = |error: io::Error| EmbeddedError::unusable(&directory, &error);
+        create_durably(&directory).map_err(unusable)?;
+        let lock = DirectoryLock::acquire(&directory)?;
+        let tables = Tables::open(&directory).map_err(|error| match error {
             fjall::Error::Locked => EmbeddedError::InUse { directory: directory.clone() },
-            error => unusable(error.to_string()),
+            error => EmbeddedError::unusable(&directory, &error),
         })?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let open = |space: Space| {
-            database.keyspace(space.name(), options).map_err(|error| unusable(error.to_string()))
-        };
-        let keyspaces =
-            [open(Space::Control)?, open(Space::Items)?, open(Space::Entries)?, open(Space::Records)?];
-        let spaces = Spaces::new(database, keyspaces);
-        let counters = Arc::new(Counters::default());
-        let writer = Writer::start(spaces.clone(), alias.clone(), Arc::clone(&counters))
-            .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { alias, directory, writer, spaces, counters })
+        let tallies = Arc::new(Tallies::new(&alias));
+        let (writer, access) = Writer::start(tables, directory.clone(), alias.clone(), Arc::clone(&tallies))
+            .map_err(unusable)?;
+        Ok(Self { alias, directory, compaction: Mutex::default(), writer, access, tallies, _lock: lock })
     }
 
     /// Where it keeps its files.
@@ -82,142 +77,101 @@ impl EmbeddedStore {
 
     /// What it has done since it was opened.
     pub fn statistics(&self) -> EmbeddedStatistics {
-        self.counters.read()
+        self.tallies.read()
     }
 
-    /// Writes what is in memory to tables and removes what was deleted or overwritten from them, so that the directory
-    /// holds no more than the live data needs. Takes as long as it takes to rewrite the live data; call it from a thread
-    /// that may block.
+    /// How many bytes its files take on the disk.
+    ///
+    /// # Errors
+    /// If the directory can't be read.
+    pub fn disk_usage(&self) -> Result<u64, EmbeddedError> {
+        bytes_on_disk(&self.directory).map_err(|error| EmbeddedError::unusable(&self.directory, &error))
+    }
+
+    /// Makes the directory as small as its content allows: what was deleted or overwritten leaves the tables, and the
+    /// journals are emptied. A thread of its own does the work, which is about that of copying the content; meanwhile the
+    /// store is in use as ever, but for some tens of milliseconds in which all requests wait.
+    ///
+    /// A future that is dropped does not end the work. A second call waits for the first one's.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn compact(&self) -> Result<(), EmbeddedError> {
-        let failed = |error: fjall::Error| EmbeddedError::Failed {
-            directory: self.directory.clone(),
-            reason: error.to_string(),
-        };
-        for space in Space::ALL {
-            self.spaces.of(space).rotate_memtable_and_wait().map_err(failed)?;
-        }
-        for space in Space::ALL {
-            self.spaces.of(space).major_compact().map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// How many bytes its tables take on disk, journals not counted.
-    pub fn table_bytes(&self) -> u64 {
-        Space::ALL.iter().map(|space| self.spaces.of(*space).disk_space()).sum()
-    }
-
-    fn load_one(&self, snapshot: &Snapshot, request: LoadRequest) -> Result<LoadedPartition, StoreError> {
-        let LoadRequest { partition, items, records } = request;
-        let control = match self.get(snapshot, Space::Control, &layout::control_key(&partition))? {
-            Some(value) => {
-                let record = layout::control_record(&value);
-                Some(record.ok_or_else(|| self.corrupt(&partition, "the control record"))?)
-            }
-            None => None,
-        };
-        let mut loaded = LoadedPartition { control, ..LoadedPartition::default() };
-        for name in items {
-            let value = match self.get(snapshot, Space::Items, &layout::item_key(&partition, &name))? {
-                Some(value) => {
-                    Some(layout::item_value(&value).ok_or_else(|| self.corrupt(&partition, name.as_str()))?)
-                }
-                None => None,
+    pub async fn compact(&self) -> Result<(), EmbeddedError> {
+        let failed = |reason: &dyn ToString| EmbeddedError::failed(&self.directory, &reason.to_string());
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut compaction = self.compaction.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = compaction.take();
+            let access = self.access.clone();
+            let requests = self.writer.requests();
+            let work = move || {
+                // One after the other: each needs the tables for itself at some point. A panic of the one before was
+                // told to its caller.
+                let _ = before.map(JoinHandle::join);
+                drop(reply.send(compact(&access, requests)));
             };
-            loaded.items.push((name, value));
+            let thread = thread::Builder::new().name("tollgate-compaction".into()).spawn(work);
+            *compaction = Some(thread.map_err(|error| failed(&error))?);
         }
-        for key in records {
-            let value = match self.get(snapshot, Space::Records, &layout::record_key(&partition, &key))? {
-                Some(value) => {
-                    let (_, response) =
-                        layout::record(&value).ok_or_else(|| self.corrupt(&partition, key.as_str()))?;
-                    Some(Bytes::copy_from_slice(response))
-                }
-                None => None,
-            };
-            loaded.records.push((key, value));
-        }
-        Ok(loaded)
+        let compacted = answer.await.map_err(|_| failed(&"the compaction's thread has ended"))?;
+        compacted.map_err(|reason| failed(&reason))
     }
 
-    fn read_one(&self, snapshot: &Snapshot, token: &TokenRef) -> Result<Option<Bytes>, StoreError> {
-        self.check_token(token)?;
-        let entry = self.get(snapshot, Space::Entries, &layout::entry_key(&token.partition, token.entry))?;
-        Ok(entry.map(|value| Bytes::copy_from_slice(&value)))
-    }
-
-    fn check_token(&self, token: &TokenRef) -> Result<(), StoreError> {
-        if token.store == self.alias {
-            return Ok(());
-        }
-        Err(StoreError::ForeignToken { store: self.alias.clone(), token: token.clone() })
-    }
-
-    fn get(
-        &self,
-        snapshot: &Snapshot,
-        space: Space,
-        key: &[u8],
-    ) -> Result<Option<fjall::UserValue>, StoreError> {
-        snapshot.get(self.spaces.of(space), key).map_err(|error| self.unavailable(&error.to_string()))
-    }
-
-    fn scan_page(&self, cursor: Option<&ScanCursor>, limit: usize) -> Result<ScanPage, StoreError> {
-        let snapshot = self.spaces.database.snapshot();
-        let failed = |error: fjall::Error| self.unavailable(&error.to_string());
-        let lower = match cursor {
-            Some(cursor) => std::ops::Bound::Excluded(cursor.0.to_vec()),
-            None => std::ops::Bound::Unbounded,
-        };
-        let mut page = ScanPage::default();
-        let range =
-            snapshot.range::<Vec<u8>, _>(self.spaces.of(Space::Control), (lower, std::ops::Bound::Unbounded));
-        for pair in range {
-            if page.partitions.len() == limit {
-                let last = page.partitions.last().map(|scanned| scanned.partition.as_str().to_owned());
-                page.next = last.map(|last| ScanCursor(Bytes::from(last)));
-                break;
+    /// Closes the store: finishes the writes that it has begun, puts everything into tables and empties the journals, so
+    /// that it opens quickly the next time. Dropping it is as safe, but leaves that to the next opening.
+    ///
+    /// # Errors
+    /// If the disk fails now, or has failed before. Nothing that was confirmed is lost by that.
+    pub fn close(mut self) -> Result<(), EmbeddedError> {
+        self.join_compaction();
+        let (reply, mut answer) = oneshot::channel();
+        let mut request = WriteRequest::Close(reply);
+        if let Some(requests) = self.writer.requests() {
+            // Nobody else can send any more, so there soon is room.
+            while let Err(mpsc::error::TrySendError::Full(again)) = requests.try_send(request) {
+                request = again;
+                thread::yield_now();
             }
-            let (key, value) = pair.into_inner().map_err(failed)?;
-            let name = std::str::from_utf8(&key).ok().and_then(|key| PartitionKey::new(key).ok());
-            let Some(partition) = name else {
-                return Err(self.unavailable("a partition key in the store is damaged"));
-            };
-            let prefix = layout::prefix(&partition, 0);
-            let count = |space: Space| snapshot.prefix(self.spaces.of(space), &prefix).count() as u64;
-            let mut items = Vec::new();
-            for pair in snapshot.prefix(self.spaces.of(Space::Items), &prefix) {
-                let key = pair.key().map_err(failed)?;
-                items.extend(layout::item_name(&partition, &key));
-            }
-            page.partitions.push(ScannedPartition {
-                control: layout::control_record(&value),
-                entries: count(Space::Entries),
-                records: count(Space::Records),
-                items,
-                partition,
-            });
         }
-        Ok(page)
+        self.writer.join();
+        let closed = answer.try_recv().unwrap_or_else(|_| Err("the store's writer has ended".into()));
+        closed.map_err(|reason| EmbeddedError::failed(&self.directory, &reason))
+    }
+
+    fn join_compaction(&mut self) {
+        let compaction = self.compaction.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = compaction.take() {
+            // A panic there was told to whoever asked for the compaction.
+            let _ = thread.join();
+        }
+    }
+
+    /// What to read from; waits while the store is reopening its tables.
+    async fn view(&self) -> Result<Arc<View>, StoreError> {
+        if let Access::Open(view) = &*self.access.borrow() {
+            return Ok(Arc::clone(view));
+        }
+        let mut access = self.access.clone();
+        let settled = access.wait_for(|access| !matches!(access, Access::Reopening)).await;
+        match settled.as_deref() {
+            Ok(Access::Open(view)) => Ok(Arc::clone(view)),
+            Ok(Access::Closed(reason)) => Err(self.unavailable(reason)),
+            Ok(Access::Reopening) | Err(_) => Err(self.writer_ended()),
+        }
+    }
+
+    fn reading<'a>(&'a self, view: &'a View) -> Reading<'a> {
+        Reading { alias: &self.alias, view }
     }
 
     fn unavailable(&self, reason: &str) -> StoreError {
         StoreError::Unavailable { store: self.alias.clone(), reason: reason.to_owned() }
     }
 
-    fn corrupt(&self, partition: &PartitionKey, what: &str) -> StoreError {
-        StoreError::Corrupt {
-            store: self.alias.clone(),
-            partition: partition.clone(),
-            what: what.to_owned(),
-            reason: "it is shorter than what was written".to_owned(),
-        }
+    fn writer_ended(&self) -> StoreError {
+        self.unavailable("the store's writer has ended")
     }
 
-    /// Waits for the writer's answer. A writer that is gone leaves it open what happened.
     async fn commit_durably(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
         let partition = commit.partition.clone();
         if let Err(limit) = commit.check(&EMBEDDED_LIMITS, 0) {
@@ -233,14 +187,102 @@ impl EmbeddedStore {
 
     async fn delete_durably(&self, tokens: Vec<TokenRef>) -> Vec<Result<Option<SessionMark>, StoreError>> {
         let checks: Vec<Result<(), StoreError>> =
-            tokens.iter().map(|token| self.check_token(token)).collect();
+            tokens.iter().map(|token| check_token(&self.alias, token)).collect();
         let own: Vec<TokenRef> = tokens.into_iter().filter(|token| token.store == self.alias).collect();
-        self.counters.deletions.fetch_add(own.len() as u64, Ordering::Relaxed);
+        self.tallies.deletions.add(own.len());
         let (reply, answer) = oneshot::channel();
         self.writer.send(WriteRequest::Delete(own, reply)).await;
-        let deleted = answer.await.unwrap_or_else(|_| Err(self.unavailable("the store's writer has ended")));
+        let deleted = answer.await.unwrap_or_else(|_| Err(self.writer_ended()));
         checks.into_iter().map(|check| check.and_then(|()| deleted.clone()).map(|()| None)).collect()
     }
+
+    async fn expire_durably(&self, now_ms: u64) -> Result<u64, StoreError> {
+        let mut expired = 0;
+        let mut cursor: Option<Vec<u8>> = None;
+        loop {
+            let view = self.view().await?;
+            let found = self.reading(&view).expired_records(cursor.as_deref(), now_ms)?;
+            drop(view);
+            let (reply, answer) = oneshot::channel();
+            // Sent even if none was found: the wait for the answer lets other tasks run between two pages.
+            self.writer.send(WriteRequest::Expire(found.keys, now_ms, reply)).await;
+            expired += answer.await.unwrap_or_else(|_| Err(self.writer_ended()))?;
+            cursor = found.next;
+            if cursor.is_none() {
+                return Ok(expired);
+            }
+        }
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.join_compaction();
+        self.writer.join();
+    }
+}
+
+pub(crate) fn check_token(alias: &StoreAlias, token: &TokenRef) -> Result<(), StoreError> {
+    if token.store == *alias {
+        return Ok(());
+    }
+    Err(StoreError::ForeignToken { store: alias.clone(), token: token.clone() })
+}
+
+/// Empties the journals first: with the tables opened anew, nothing old is kept for a reader any more.
+fn compact(
+    access: &watch::Receiver<Access>,
+    requests: Option<mpsc::Sender<WriteRequest>>,
+) -> Result<(), String> {
+    let tables = || match &*access.borrow() {
+        Access::Open(view) => Ok(Arc::clone(view.tables())),
+        Access::Reopening => Err("it is being reopened".to_owned()),
+        Access::Closed(reason) => Err(reason.clone()),
+    };
+    // Most of the flushing is done before the writer has to stop for the rest.
+    tables()?.flush().map_err(|error| error.to_string())?;
+    let (reply, answer) = oneshot::channel();
+    let ended = || "the store's writer has ended".to_owned();
+    let requests = requests.ok_or_else(ended)?;
+    requests.blocking_send(WriteRequest::Reopen(reply)).map_err(|_| ended())?;
+    answer.blocking_recv().map_err(|_| ended())??;
+    tables()?.merge().map_err(|error| error.to_string())
+}
+
+/// Creates a directory so that a power failure can't take it away again, with all that was confirmed in it.
+fn create_durably(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(directory)?;
+    missing.iter().filter_map(|folder| folder.parent()).try_for_each(|parent| File::open(parent)?.sync_all())
+}
+
+fn bytes_on_disk(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // A file may be gone by now: the engine tidies up whenever it likes.
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_on_disk(&entry.path())?,
+            Ok(metadata) => allocated_bytes(&metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(bytes)
+}
+
+/// What the file system has set aside: a journal is made long and empty.
+#[cfg(unix)]
+fn allocated_bytes(metadata: &fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    /// The unit of `st_blocks` (POSIX leaves it open; all systems that Rust has `blocks()` for use this one).
+    const BLOCK_BYTES: u64 = 512;
+    metadata.blocks() * BLOCK_BYTES
+}
+
+#[cfg(not(unix))]
+fn allocated_bytes(metadata: &fs::Metadata) -> u64 {
+    metadata.len()
 }
 
 impl Store for EmbeddedStore {
@@ -253,27 +295,31 @@ impl Store for EmbeddedStore {
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        // Opening has shown that it can be read; an empty deletion shows that the writer lives.
+        // Opening has shown that it can be read and written; an empty deletion shows that the writer still takes writes.
         Box::pin(async {
             let (reply, answer) = oneshot::channel();
             self.writer.send(WriteRequest::Delete(Vec::new(), reply)).await;
-            answer.await.unwrap_or_else(|_| Err(self.unavailable("the store's writer has ended")))
+            answer.await.unwrap_or_else(|_| Err(self.writer_ended()))
         })
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
         Box::pin(async move {
-            self.counters.loads.fetch_add(requests.len() as u64, Ordering::Relaxed);
-            let snapshot = self.spaces.database.snapshot();
-            requests.into_iter().map(|request| self.load_one(&snapshot, request)).collect()
+            self.tallies.loads.add(requests.len());
+            match self.view().await {
+                Ok(view) => requests.into_iter().map(|request| self.reading(&view).load(request)).collect(),
+                Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+            }
         })
     }
 
     fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
         Box::pin(async move {
-            self.counters.entry_reads.fetch_add(reads.len() as u64, Ordering::Relaxed);
-            let snapshot = self.spaces.database.snapshot();
-            reads.iter().map(|read| self.read_one(&snapshot, &read.token)).collect()
+            self.tallies.entry_reads.add(reads.len());
+            match self.view().await {
+                Ok(view) => reads.iter().map(|read| self.reading(&view).entry(&read.token)).collect(),
+                Err(error) => reads.iter().map(|_| Err(error.clone())).collect(),
+            }
         })
     }
 
@@ -289,14 +335,13 @@ impl Store for EmbeddedStore {
     }
 
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
-        Box::pin(async move { self.scan_page(cursor.as_ref(), limit) })
+        Box::pin(async move {
+            let view = self.view().await?;
+            self.reading(&view).scan(cursor.as_ref(), limit)
+        })
     }
 
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            self.writer.send(WriteRequest::Expire(now_ms, reply)).await;
-            answer.await.unwrap_or_else(|_| Err(self.unavailable("the store's writer has ended")))
-        })
+        Box::pin(self.expire_durably(now_ms))
     }
 }

@@ -1,10 +1,10 @@
-//! What can go wrong when an embedded store is opened or tidied. What goes wrong with single calls is a
+//! What can go wrong when an embedded store is opened, tidied or closed. What goes wrong with single calls is a
 //! [`tollgate_core::StoreError`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of an embedded store.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmbeddedError {
     /// Another process, or another part of this one, has the directory open.
@@ -29,4 +29,14 @@ pub enum EmbeddedError {
         /// What the engine or the system says.
         reason: String,
     },
+}
+
+impl EmbeddedError {
+    pub(crate) fn unusable(directory: &Path, reason: &impl ToString) -> Self {
+        Self::Unusable { directory: directory.to_owned(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn failed(directory: &Path, reason: &impl ToString) -> Self {
+        Self::Failed { directory: directory.to_owned(), reason: reason.to_string() }
+    }
 }

@@ -2,13 +2,18 @@
 //! in a directory or in memory. They know nothing of brokers, handlers or the algorithm.
 
 mod directory_blobs;
+mod directory_lock;
 mod embedded_store;
 mod error;
+mod group;
+mod journals;
 mod layout;
 mod limits;
 mod memory_blobs;
 mod memory_store;
+mod reading;
 mod statistics;
+mod tables;
 mod writer;
 
 pub use directory_blobs::DirectoryBlobs;
@@ -17,4 +22,4 @@ pub use error::EmbeddedError;
 pub use limits::EMBEDDED_LIMITS;
 pub use memory_blobs::MemoryBlobs;
 pub use memory_store::MemoryStore;
-pub use statistics::EmbeddedStatistics;
+pub use statistics::{EmbeddedStatistics, MemoryStatistics};

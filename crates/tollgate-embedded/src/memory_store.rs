@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,17 +14,45 @@ use tollgate_core::{
     StoreAlias, StoreError, StoreLimits, TokenRef, Version,
 };
 
+use crate::embedded_store::check_token;
 use crate::limits::EMBEDDED_LIMITS;
+use crate::statistics::MemoryStatistics;
 
 /// How many independently locked parts there are: more than a machine has cores, so that they rarely meet.
 const SHARDS: usize = 64;
 
-/// A store in memory.
+/// A store in memory. What is in it goes with it.
+///
+/// ```
+/// use tollgate_core::{Store, StoreAlias};
+/// use tollgate_embedded::MemoryStore;
+///
+/// let store = MemoryStore::new(StoreAlias::new("main").unwrap());
+/// assert_eq!(store.statistics().commits, 0);
+/// ```
 pub struct MemoryStore {
     alias: StoreAlias,
     limits: StoreLimits,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
+    counts: Counts,
+}
+
+/// Like [`MemoryStatistics`].
+#[derive(Default)]
+struct Counts {
+    load_calls: AtomicU64,
+    loads: AtomicU64,
+    entry_read_calls: AtomicU64,
+    entry_reads: AtomicU64,
+    commit_calls: AtomicU64,
+    commits: AtomicU64,
+    deletion_calls: AtomicU64,
+    deletions: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, more: usize) {
+    counter.fetch_add(more as u64, Ordering::Relaxed);
 }
 
 type Shard = HashMap<PartitionKey, Partition, RandomState>;
@@ -50,7 +79,22 @@ impl MemoryStore {
     /// An empty store with limits of your own, e.g. those of the store that you will use.
     pub fn with_limits(alias: StoreAlias, limits: StoreLimits) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { alias, limits, hasher: RandomState::default(), shards }
+        Self { alias, limits, hasher: RandomState::default(), shards, counts: Counts::default() }
+    }
+
+    /// What it was asked since it was made.
+    pub fn statistics(&self) -> MemoryStatistics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MemoryStatistics {
+            load_calls: read(&self.counts.load_calls),
+            loads: read(&self.counts.loads),
+            entry_read_calls: read(&self.counts.entry_read_calls),
+            entry_reads: read(&self.counts.entry_reads),
+            commit_calls: read(&self.counts.commit_calls),
+            commits: read(&self.counts.commits),
+            deletion_calls: read(&self.counts.deletion_calls),
+            deletions: read(&self.counts.deletions),
+        }
     }
 
     fn shard(&self, partition: &PartitionKey) -> MutexGuard<'_, Shard> {
@@ -88,24 +132,17 @@ impl MemoryStore {
     }
 
     fn read_one(&self, token: &TokenRef) -> Result<Option<Bytes>, StoreError> {
-        self.check_token(token)?;
+        check_token(&self.alias, token)?;
         let shard = self.shard(&token.partition);
         Ok(shard.get(&token.partition).and_then(|partition| partition.entries.get(&token.entry)).cloned())
     }
 
     fn delete_one(&self, token: &TokenRef) -> Result<Option<SessionMark>, StoreError> {
-        self.check_token(token)?;
+        check_token(&self.alias, token)?;
         if let Some(partition) = self.shard(&token.partition).get_mut(&token.partition) {
             partition.entries.remove(&token.entry);
         }
         Ok(None)
-    }
-
-    fn check_token(&self, token: &TokenRef) -> Result<(), StoreError> {
-        if token.store == self.alias {
-            return Ok(());
-        }
-        Err(StoreError::ForeignToken { store: self.alias.clone(), token: token.clone() })
     }
 
     fn commit_one(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
@@ -150,6 +187,8 @@ impl MemoryStore {
             let value = Record { response: record.response, expires_at_ms: record.expires_at_ms };
             partition.records.insert(record.key, value);
         }
+        drop(shard);
+        count(&self.counts.commits, 1);
         Ok(CommitOutcome::Committed { session: None })
     }
 
@@ -201,14 +240,19 @@ impl Store for MemoryStore {
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
+        count(&self.counts.load_calls, 1);
+        count(&self.counts.loads, requests.len());
         ready(requests.into_iter().map(|request| Ok(self.load_one(request))).collect())
     }
 
     fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
+        count(&self.counts.entry_read_calls, 1);
+        count(&self.counts.entry_reads, reads.len());
         ready(reads.iter().map(|read| self.read_one(&read.token)).collect())
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
+        count(&self.counts.commit_calls, 1);
         ready(self.commit_one(commit))
     }
 
@@ -216,6 +260,8 @@ impl Store for MemoryStore {
         &self,
         tokens: Vec<TokenRef>,
     ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
+        count(&self.counts.deletion_calls, 1);
+        count(&self.counts.deletions, tokens.len());
         ready(tokens.iter().map(|token| self.delete_one(token)).collect())
     }
 

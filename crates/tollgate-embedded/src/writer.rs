@@ -1,23 +1,21 @@
-//! The writer: one thread that takes what is waiting, checks every condition, writes one batch and syncs once. So
-//! concurrent commits and deletions share the price of a sync, and no two commits race.
+//! The writer: one thread that takes what is waiting, lets a [`Group`] decide it, syncs once and answers. So concurrent
+//! commits and deletions share the price of a sync, and no two commits race. It owns the tables; readers get a [`View`]
+//! that it renews after each sync.
 //!
-//! Nobody reads a write before it is durable: the engine applies a batch to what readers see only after the journal was
-//! synced. So nobody acts on a deletion or a version that a crash could take back.
+//! A failed sync is final: what the system did with the pages is unknown, and a second sync that succeeds would prove
+//! nothing. So from then on every write is refused, until the store is opened again and reads what is really there.
 
-use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use fjall::{Database, Keyspace, PersistMode};
-use foldhash::fast::RandomState;
-use tokio::sync::{mpsc, oneshot};
-use tollgate_core::{
-    Commit, CommitOutcome, DeduplicationKey, PartitionKey, StoreAlias, StoreError, TokenRef, Version,
-};
+use tokio::sync::{mpsc, oneshot, watch};
+use tollgate_core::{Commit, CommitOutcome, StoreAlias, StoreError, TokenRef};
 
-use crate::layout::{self, Space};
-use crate::statistics::Counters;
+use crate::group::{Answer, Group, Reply};
+use crate::statistics::Tallies;
+use crate::tables::{Changes, Tables, View};
 
 /// Most requests that wait for the writer; whoever comes later waits for room.
 const QUEUE_MAX: usize = 4096;
@@ -25,31 +23,34 @@ const QUEUE_MAX: usize = 4096;
 /// Most requests that share a sync.
 const GROUP_MAX: usize = 1024;
 
-/// Most bytes that share a sync, more or less: the memory that a batch may take.
+/// A group of so many bytes is not added to: with the largest transaction on top, it is what a batch takes of memory.
 const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The database and its parts.
-#[derive(Clone)]
-pub(crate) struct Spaces {
-    pub(crate) database: Database,
-    keyspaces: Arc<[Keyspace; 4]>,
-}
-
-impl Spaces {
-    pub(crate) fn new(database: Database, keyspaces: [Keyspace; 4]) -> Self {
-        Self { database, keyspaces: Arc::new(keyspaces) }
-    }
-
-    pub(crate) fn of(&self, space: Space) -> &Keyspace {
-        &self.keyspaces[space.place()]
-    }
-}
+/// Longest wait for the companions of a request, as a part of what the last sync took: 1 / this. Those who were answered
+/// together come back together, one after the other; without the wait the first to come back would have a sync of its
+/// own, and all others would wait for it.
+const COMPANY_SHARE: u32 = 4;
 
 /// What can be asked of the writer.
 pub(crate) enum WriteRequest {
-    Commit(Box<Commit>, oneshot::Sender<Result<CommitOutcome, StoreError>>),
-    Delete(Vec<TokenRef>, oneshot::Sender<Result<(), StoreError>>),
-    Expire(u64, oneshot::Sender<Result<u64, StoreError>>),
+    Commit(Box<Commit>, Reply<CommitOutcome>),
+    Delete(Vec<TokenRef>, Reply<()>),
+    /// Keys of deduplication records, and the time by which they are judged expired.
+    Expire(Vec<Vec<u8>>, u64, Reply<u64>),
+    /// Closes the database, empties its journals and opens it again.
+    Reopen(oneshot::Sender<Result<(), String>>),
+    /// Closes the database and empties its journals.
+    Close(oneshot::Sender<Result<(), String>>),
+}
+
+/// What readers may read from.
+#[derive(Clone)]
+pub(crate) enum Access {
+    Open(Arc<View>),
+    /// For some milliseconds, while journals are emptied.
+    Reopening,
+    /// For good, and why.
+    Closed(String),
 }
 
 /// The handle of the writer's thread.
@@ -60,13 +61,26 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(spaces: Spaces, alias: StoreAlias, counters: Arc<Counters>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        tables: Tables,
+        directory: PathBuf,
+        alias: StoreAlias,
+        tallies: Arc<Tallies>,
+    ) -> std::io::Result<(Self, watch::Receiver<Access>)> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        let mut group_commit = GroupCommit { spaces, alias, counters, failure: None };
-        let thread = std::thread::Builder::new()
-            .name("tollgate-writer".into())
-            .spawn(move || group_commit.run(queue))?;
-        Ok(Self { requests: Some(requests), thread: Some(thread) })
+        let tables = Arc::new(tables);
+        let (access, readers) = watch::channel(Access::Open(Arc::new(View::of(&tables))));
+        let mut desk = Desk {
+            tables: Some(tables),
+            access,
+            directory,
+            alias,
+            tallies,
+            refusal: None,
+            company: Company::default(),
+        };
+        let thread = thread::Builder::new().name("tollgate-writer".into()).spawn(move || desk.run(queue))?;
+        Ok((Self { requests: Some(requests), thread: Some(thread) }, readers))
     }
 
     /// Hands a request to the thread. If the thread is gone, the request is dropped and with it its sender, which tells
@@ -76,277 +90,230 @@ impl Writer {
             let _ = requests.send(request).await;
         }
     }
-}
 
-impl Drop for Writer {
-    fn drop(&mut self) {
+    /// The way to the thread, for another thread that may block.
+    pub(crate) fn requests(&self) -> Option<mpsc::Sender<WriteRequest>> {
+        self.requests.clone()
+    }
+
+    /// Lets the thread finish what waits, and waits for its end.
+    pub(crate) fn join(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // It ends after the group in hand. A panic there has been answered by dropped senders.
+            // Whoever waited for a thread that panicked has been told by a dropped sender.
             let _ = thread.join();
         }
     }
 }
 
-struct GroupCommit {
-    spaces: Spaces,
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// Where the thread works.
+struct Desk {
+    /// `None`: closed, or could not be opened again.
+    tables: Option<Arc<Tables>>,
+    access: watch::Sender<Access>,
+    directory: PathBuf,
     alias: StoreAlias,
-    counters: Arc<Counters>,
+    tallies: Arc<Tallies>,
     /// Why no more writes are taken.
-    failure: Option<String>,
+    refusal: Option<String>,
+    company: Company,
 }
 
-/// An answer that is given when the group is durable.
-enum Reply {
-    Commit(PartitionKey, CommitOutcome, oneshot::Sender<Result<CommitOutcome, StoreError>>),
-    Delete(oneshot::Sender<Result<(), StoreError>>),
-    Expire(u64, oneshot::Sender<Result<u64, StoreError>>),
-}
-
-/// What the group in hand will change: the last write to each key counts.
+/// How many requests to expect together, and how long waiting for them pays.
 #[derive(Default)]
-struct Staged {
-    writes: HashMap<(Space, Vec<u8>), Option<Vec<u8>>, RandomState>,
-    bytes: usize,
+struct Company {
+    requests: usize,
+    wait: Duration,
 }
 
-impl Staged {
-    fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
-        self.bytes += key.len() + value.len();
-        self.writes.insert((space, key), Some(value));
-    }
-
-    fn delete(&mut self, space: Space, key: Vec<u8>) {
-        self.bytes += key.len();
-        self.writes.insert((space, key), None);
-    }
-}
-
-impl GroupCommit {
+impl Desk {
     fn run(&mut self, mut queue: mpsc::Receiver<WriteRequest>) {
-        let mut group = Vec::with_capacity(GROUP_MAX);
+        let mut requests = Vec::with_capacity(GROUP_MAX);
         while let Some(first) = queue.blocking_recv() {
-            group.push(first);
-            while group.len() < GROUP_MAX
+            requests.push(first);
+            self.gather(&mut queue, &mut requests);
+            self.company.requests = requests.len();
+            let mut group = Group::default();
+            for request in requests.drain(..) {
+                self.take(request, &mut group);
+            }
+            self.finish(group);
+        }
+    }
+
+    /// Takes what is waiting, and what comes soon if as many came together the last time.
+    fn gather(&self, queue: &mut mpsc::Receiver<WriteRequest>, requests: &mut Vec<WriteRequest>) {
+        let mut waiting_since = None;
+        loop {
+            while requests.len() < GROUP_MAX
                 && let Ok(next) = queue.try_recv()
             {
-                group.push(next);
+                requests.push(next);
             }
-            let mut requests = std::mem::take(&mut group).into_iter();
-            while requests.len() > 0 {
-                self.write_some(&mut requests);
+            let since: Instant = *waiting_since.get_or_insert_with(Instant::now);
+            if requests.len() >= self.company.requests.min(GROUP_MAX) || since.elapsed() >= self.company.wait
+            {
+                return;
             }
+            thread::yield_now();
         }
     }
 
-    /// Writes as many requests as fit into one batch.
-    fn write_some(&mut self, requests: &mut impl Iterator<Item = WriteRequest>) {
-        let mut staged = Staged::default();
-        let mut replies = Vec::new();
-        for request in requests {
-            if let Some(reason) = self.failure.clone() {
-                self.refuse(request, &reason);
-                continue;
-            }
-            match self.stage(request, &mut staged) {
-                Ok(reply) => replies.push(reply),
-                Err(answered) => answered,
-            }
-            if staged.bytes >= GROUP_BYTES_MAX {
-                break;
-            }
-        }
-        if replies.is_empty() {
-            return;
-        }
-        let result = self.sync(staged);
-        if let Err(reason) = &result {
-            tracing::error!(store = %self.alias, %reason, "a batch could not be made durable; the store takes no more writes");
-            self.failure = Some(reason.clone());
-        }
-        for reply in replies {
-            self.answer(reply, result.as_ref().err());
-        }
-    }
-
-    fn sync(&self, staged: Staged) -> Result<(), String> {
-        if staged.writes.is_empty() {
-            return Ok(());
-        }
-        let mut batch = self.spaces.database.batch().durability(Some(PersistMode::SyncData));
-        for ((space, key), value) in staged.writes {
-            match value {
-                Some(value) => batch.insert(self.spaces.of(space), key, value),
-                None => batch.remove(self.spaces.of(space), key),
-            }
-        }
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        batch.commit().map_err(|error| error.to_string())
-    }
-
-    /// Adds a request to the group, or answers it at once if it can't be decided.
-    fn stage(&self, request: WriteRequest, staged: &mut Staged) -> Result<Reply, ()> {
+    fn take(&mut self, request: WriteRequest, group: &mut Group) {
         match request {
-            WriteRequest::Commit(commit, reply) => match self.decide(&commit, staged) {
-                Ok(outcome) => {
-                    let partition = commit.partition.clone();
-                    if matches!(outcome, CommitOutcome::Committed { .. }) {
-                        stage_commit(*commit, staged);
-                    }
-                    Ok(Reply::Commit(partition, outcome, reply))
-                }
-                Err(error) => {
-                    // Nobody may be left to hear it.
-                    let _ = reply.send(Err(error));
-                    Err(())
-                }
-            },
-            WriteRequest::Delete(tokens, reply) => {
-                for token in tokens {
-                    staged.delete(Space::Entries, layout::entry_key(&token.partition, token.entry));
-                }
-                Ok(Reply::Delete(reply))
+            WriteRequest::Reopen(reply) => {
+                self.finish(std::mem::take(group));
+                drop(reply.send(self.reopen()));
             }
-            WriteRequest::Expire(now_ms, reply) => match self.expired(now_ms) {
-                Ok(keys) => {
-                    let count = keys.len() as u64;
-                    for key in keys {
-                        // A record of the group in hand is younger than what was found expired.
-                        staged.writes.entry((Space::Records, key)).or_insert(None);
+            WriteRequest::Close(reply) => {
+                self.finish(std::mem::take(group));
+                drop(reply.send(self.close()));
+            }
+            request => match (&self.refusal, &self.tables) {
+                (None, Some(tables)) => {
+                    add(&self.alias, tables, group, request);
+                    if group.bytes() >= GROUP_BYTES_MAX {
+                        self.finish(std::mem::take(group));
                     }
-                    Ok(Reply::Expire(count, reply))
                 }
-                Err(error) => {
-                    let _ = reply.send(Err(self.unavailable(&error)));
-                    Err(())
-                }
+                (reason, _) => self.refuse(request, reason.as_deref().unwrap_or("it is closed")),
             },
         }
     }
 
-    /// What the commit would come to, after everything that is staged before it.
-    fn decide(&self, commit: &Commit, staged: &Staged) -> Result<CommitOutcome, StoreError> {
-        let key = layout::control_key(&commit.partition);
-        if self.version(&commit.partition, key, staged)? != commit.expected {
-            return Ok(CommitOutcome::Conflict);
+    /// Makes a group durable, lets readers see it, and answers.
+    fn finish(&mut self, group: Group) {
+        let (changes, answers) = group.into_parts();
+        let written = self.write(changes);
+        if let Err(reason) = &written {
+            tracing::error!(
+                store = %self.alias,
+                directory = %self.directory.display(),
+                %reason,
+                "a group of writes could not be made durable; the store takes no more writes until it is opened again"
+            );
+            self.refusal = Some(format!("a write to {} failed: {reason}", self.directory.display()));
         }
-        let mut existing = Vec::new();
-        for record in &commit.records {
-            if self.is_alive(&commit.partition, &record.key, commit.now_ms, staged)? {
-                existing.push(record.key.clone());
-            }
-        }
-        if existing.is_empty() {
-            Ok(CommitOutcome::Committed { session: None })
-        } else {
-            Ok(CommitOutcome::RecordsExist(existing))
+        for answer in answers {
+            self.answer(answer, written.as_ref().err());
         }
     }
 
-    fn version(
-        &self,
-        partition: &PartitionKey,
-        key: Vec<u8>,
-        staged: &Staged,
-    ) -> Result<Option<Version>, StoreError> {
-        let version_of = |value: &[u8]| {
-            layout::version_of(value).ok_or_else(|| StoreError::Corrupt {
-                store: self.alias.clone(),
-                partition: partition.clone(),
-                what: "the control record".into(),
-                reason: format!("it has {} bytes and no version", value.len()),
-            })
-        };
-        let key = (Space::Control, key);
-        if let Some(value) = staged.writes.get(&key) {
-            return value.as_deref().map(version_of).transpose();
-        }
-        let stored = self.spaces.of(Space::Control).get(&key.1).map_err(|error| self.unavailable(&error))?;
-        stored.as_deref().map(version_of).transpose()
+    fn write(&mut self, changes: Changes) -> Result<(), String> {
+        let Some(tables) = self.tables.as_ref().filter(|_| !changes.is_empty()) else { return Ok(()) };
+        let begin = Instant::now();
+        self.tallies.syncs.add(1);
+        tables.write(changes).map_err(|error| error.to_string())?;
+        self.access.send_replace(Access::Open(Arc::new(View::of(tables))));
+        self.company.wait = begin.elapsed() / COMPANY_SHARE;
+        Ok(())
     }
 
-    fn is_alive(
-        &self,
-        partition: &PartitionKey,
-        record: &DeduplicationKey,
-        now_ms: u64,
-        staged: &Staged,
-    ) -> Result<bool, StoreError> {
-        let key = (Space::Records, layout::record_key(partition, record));
-        let is_alive =
-            |value: &[u8]| layout::record(value).is_none_or(|(expires_at_ms, _)| expires_at_ms > now_ms);
-        if let Some(value) = staged.writes.get(&key) {
-            return Ok(value.as_deref().is_some_and(is_alive));
-        }
-        let stored = self.spaces.of(Space::Records).get(&key.1).map_err(|error| self.unavailable(&error))?;
-        Ok(stored.as_deref().is_some_and(is_alive))
-    }
-
-    fn expired(&self, now_ms: u64) -> Result<Vec<Vec<u8>>, fjall::Error> {
-        let mut keys = Vec::new();
-        for pair in self.spaces.of(Space::Records).iter() {
-            let (key, value) = pair.into_inner()?;
-            if layout::record(&value).is_some_and(|(expires_at_ms, _)| expires_at_ms <= now_ms) {
-                keys.push(key.to_vec());
-            }
-        }
-        Ok(keys)
-    }
-
-    fn answer(&self, reply: Reply, failure: Option<&String>) {
-        // Whoever asked may have been cancelled: nothing is lost by that.
-        match (reply, failure) {
-            (Reply::Commit(_, outcome, reply), None) => {
+    fn answer(&self, answer: Answer, failure: Option<&String>) {
+        match (answer, failure) {
+            (Answer::Commit { outcome, reply, .. }, None) => {
                 if matches!(outcome, CommitOutcome::Committed { .. }) {
-                    self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                    self.tallies.commits.add(1);
                 }
-                let _ = reply.send(Ok(outcome));
+                drop(reply.send(Ok(outcome)));
             }
-            (Reply::Commit(partition, _, reply), Some(reason)) => {
-                // The journal may hold the batch or not: opening the store again will tell.
+            // The journal may hold the group or not: opening the store again will tell. Nor is a conflict one if what it
+            // conflicts with did not happen.
+            (Answer::Commit { partition, reply, .. }, Some(reason)) => {
                 let store = self.alias.clone();
-                let _ =
-                    reply.send(Err(StoreError::OutcomeUnknown { store, partition, reason: reason.clone() }));
+                drop(reply.send(Err(StoreError::OutcomeUnknown {
+                    store,
+                    partition,
+                    reason: reason.clone(),
+                })));
             }
-            (Reply::Delete(reply), None) => drop(reply.send(Ok(()))),
-            (Reply::Delete(reply), Some(reason)) => drop(reply.send(Err(self.unavailable(reason)))),
-            (Reply::Expire(count, reply), None) => drop(reply.send(Ok(count))),
-            (Reply::Expire(_, reply), Some(reason)) => drop(reply.send(Err(self.unavailable(reason)))),
+            (Answer::Deletion { reply }, None) => drop(reply.send(Ok(()))),
+            (Answer::Deletion { reply }, Some(reason)) => drop(reply.send(Err(self.unavailable(reason)))),
+            (Answer::Expiry { records, reply }, None) => drop(reply.send(Ok(records))),
+            (Answer::Expiry { reply, .. }, Some(reason)) => drop(reply.send(Err(self.unavailable(reason)))),
         }
     }
 
-    fn refuse(&self, request: WriteRequest, reason: &String) {
+    fn refuse(&self, request: WriteRequest, reason: &str) {
         let error = self.unavailable(reason);
         match request {
             WriteRequest::Commit(_, reply) => drop(reply.send(Err(error))),
             WriteRequest::Delete(_, reply) => drop(reply.send(Err(error))),
-            WriteRequest::Expire(_, reply) => drop(reply.send(Err(error))),
+            WriteRequest::Expire(_, _, reply) => drop(reply.send(Err(error))),
+            WriteRequest::Reopen(reply) | WriteRequest::Close(reply) => {
+                drop(reply.send(Err(error.to_string())));
+            }
         }
     }
 
-    fn unavailable(&self, reason: &impl ToString) -> StoreError {
-        StoreError::Unavailable { store: self.alias.clone(), reason: reason.to_string() }
+    fn unavailable(&self, reason: &str) -> StoreError {
+        StoreError::Unavailable { store: self.alias.clone(), reason: reason.to_owned() }
+    }
+
+    fn reopen(&mut self) -> Result<(), String> {
+        if let Some(reason) = &self.refusal {
+            return Err(reason.clone());
+        }
+        let reopened = self.shut(Access::Reopening).and_then(|()| Tables::open(&self.directory));
+        match reopened {
+            Ok(tables) => {
+                let tables = Arc::new(tables);
+                self.access.send_replace(Access::Open(Arc::new(View::of(&tables))));
+                self.tables = Some(tables);
+                Ok(())
+            }
+            Err(error) => {
+                let reason = format!("{} could not be opened again: {error}", self.directory.display());
+                tracing::error!(store = %self.alias, %reason, "the store is closed");
+                self.access.send_replace(Access::Closed(reason.clone()));
+                self.refusal = Some(reason.clone());
+                Err(reason)
+            }
+        }
+    }
+
+    fn close(&mut self) -> Result<(), String> {
+        let closed = self.shut(Access::Closed("it is closed".into()));
+        self.refusal.get_or_insert_with(|| "it is closed".into());
+        closed.map_err(|error| error.to_string())
+    }
+
+    /// Takes the tables from the readers, flushes and closes them, and empties their journals.
+    fn shut(&mut self, access: Access) -> fjall::Result<()> {
+        let Some(tables) = self.tables.take() else { return Ok(()) };
+        // While readers still read: they would have to wait for it otherwise.
+        let flushed = tables.flush();
+        if let Access::Open(view) = self.access.send_replace(access) {
+            drop(last(view));
+        }
+        let tables = last(tables);
+        flushed.and_then(|()| tables.close_flushed(&self.directory))
     }
 }
 
-fn stage_commit(commit: Commit, staged: &mut Staged) {
-    let Commit { partition, version, control, items, entries, deleted_entries, records, .. } = commit;
-    staged.put(Space::Control, layout::control_key(&partition), layout::control_value(version, &control));
-    for (name, value) in items {
-        let key = layout::item_key(&partition, &name);
-        match value {
-            Some(value) => staged.put(Space::Items, key, layout::item_value_bytes(&value)),
-            None => staged.delete(Space::Items, key),
+/// Adds what can be added to a group.
+fn add(alias: &StoreAlias, tables: &Tables, group: &mut Group, request: WriteRequest) {
+    match request {
+        WriteRequest::Commit(commit, reply) => group.commit(alias, tables, *commit, reply),
+        WriteRequest::Delete(tokens, reply) => group.delete(tokens, reply),
+        WriteRequest::Expire(keys, now_ms, reply) => group.expire(alias, tables, keys, now_ms, reply),
+        WriteRequest::Reopen(_) | WriteRequest::Close(_) => unreachable!("they are no part of a group"),
+    }
+}
+
+/// Waits for readers that are in the middle of a read; they hold what they read from no longer than one read takes.
+fn last<T>(mut shared: Arc<T>) -> T {
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(own) => return own,
+            Err(still_shared) => shared = still_shared,
         }
-    }
-    for (entry, bytes) in entries {
-        staged.put(Space::Entries, layout::entry_key(&partition, entry), bytes.to_vec());
-    }
-    for entry in deleted_entries {
-        staged.delete(Space::Entries, layout::entry_key(&partition, entry));
-    }
-    for record in records {
-        let value = layout::record_value(record.expires_at_ms, &record.response);
-        staged.put(Space::Records, layout::record_key(&partition, &record.key), value);
+        thread::yield_now();
     }
 }
