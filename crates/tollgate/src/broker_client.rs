@@ -1,7 +1,6 @@
 //! How the engine talks to the broker: messages of concurrent commits are sent together, and so are acknowledgements.
 //! What cannot be sent is an error for the message whose output it is; what cannot be settled is delivered again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,8 @@ pub(crate) struct BrokerClient {
     broker: Arc<dyn Broker>,
     counters: Arc<Counters>,
     sends: Coalescer<OutgoingMessage, Result<(), BrokerError>>,
-    settlements: HashMap<EndpointName, Coalescer<Settlement, Result<(), BrokerError>>>,
+    /// By the endpoint's place among the gate's.
+    settlements: Vec<Coalescer<Settlement, Result<(), BrokerError>>>,
 }
 
 impl BrokerClient {
@@ -40,7 +40,7 @@ impl BrokerClient {
         let settlements = endpoints
             .map(|endpoint| {
                 let (settling, name) = (Arc::clone(broker), endpoint.clone());
-                let coalescer = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |settlements| {
+                Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |settlements| {
                     let (broker, endpoint) = (Arc::clone(&settling), name.clone());
                     Box::pin(async move {
                         let answers = broker.settle(&endpoint, settlements).await;
@@ -50,8 +50,7 @@ impl BrokerClient {
                         }
                         answers
                     })
-                });
-                (endpoint.clone(), coalescer)
+                })
             })
             .collect();
         Self { broker: Arc::clone(broker), counters, sends, settlements }
@@ -86,10 +85,8 @@ impl BrokerClient {
     }
 
     /// Settles a delivery, without waiting: one that is lost comes again.
-    pub(crate) fn settle(&self, endpoint: &EndpointName, receipt: Receipt, verdict: Verdict) {
-        if let Some(settlements) = self.settlements.get(endpoint) {
-            settlements.tell(Settlement { receipt, verdict });
-        }
+    pub(crate) fn settle(&self, endpoint: usize, receipt: Receipt, verdict: Verdict) {
+        self.settlements[endpoint].tell(Settlement { receipt, verdict });
     }
 }
 

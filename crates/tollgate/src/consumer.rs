@@ -82,7 +82,7 @@ fn admit(engine: &Arc<Engine>, endpoint: usize, delivery: Delivery, permit: Owne
             engine.counters.dead_letters.add(1);
             tracing::warn!(endpoint = %checked.name, %error, "a broker message is not an envelope: dead-lettered");
             let reason = format!("the broker message is not an envelope: {error}");
-            return engine.broker.settle(&checked.name, receipt, Verdict::DeadLetter { reason });
+            return engine.broker.settle(endpoint, receipt, Verdict::DeadLetter { reason });
         }
     };
     if envelope.to.endpoint != checked.name {
@@ -91,13 +91,13 @@ fn admit(engine: &Arc<Engine>, endpoint: usize, delivery: Delivery, permit: Owne
             "message {} is addressed to endpoint {} but arrived in the queue of endpoint {}: send it there again",
             envelope.message_id, envelope.to.endpoint, checked.name
         );
-        return engine.broker.settle(&checked.name, receipt, Verdict::DeadLetter { reason });
+        return engine.broker.settle(endpoint, receipt, Verdict::DeadLetter { reason });
     }
     if let Some(token) = envelope.token()
         && engine.consumed.contains(envelope.message_id, token)
     {
         engine.counters.duplicates_by_cache.add(1);
-        return engine.broker.settle(&checked.name, receipt, Verdict::Acknowledge);
+        return engine.broker.settle(endpoint, receipt, Verdict::Acknowledge);
     }
     let key = LaneKey { store: checked.store, partition: envelope.to.partition.clone() };
     engine.submit(

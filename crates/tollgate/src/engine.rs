@@ -123,7 +123,7 @@ impl Engine {
         // What an edge was about to commit may not be in a view from before.
         let view = view
             .filter(|view| batch.wake_ups.iter().all(|expected| view.is_settled_after(*expected, &marks)));
-        let now_ms = self.now_ms();
+        let now_ms = batch.now_ms;
         let mut step = Processing::begin(Work {
             store: self.store(key).alias().clone(),
             partition: key.partition.clone(),
@@ -190,8 +190,7 @@ impl Engine {
                 Err(reason) => return handle.failed(Failure::Passing { reason }),
             },
         };
-        let deadline_ms =
-            self.now_ms() + u64::try_from(self.settings.attempt_max.as_millis()).unwrap_or(u64::MAX / 2);
+        let deadline_ms = expiry(batch.now_ms, self.settings.attempt_max);
         let tx = Tx::new(Arc::clone(self), key.clone(), handle, deadline_ms);
         let handler: BoxFuture<'static, Result<(), HandlerError>> = match &batch.jobs[slot] {
             Some(Job::Message(job)) => {
@@ -348,7 +347,7 @@ impl Engine {
         place: Option<Arc<Place>>,
         batch: Batch,
     ) -> Option<Tail> {
-        self.lanes.add_marks(key, settled.marks, self.now_ms());
+        self.lanes.add_marks(key, settled.marks, batch.now_ms);
         match settled.view {
             Some(view) => self.cache.put(key, place, view),
             None => self.cache.forget(key),
@@ -407,7 +406,6 @@ impl Engine {
 
     fn settle_message(&self, job: MessageJob, disposition: Disposition) {
         let MessageJob { endpoint, envelope, receipt, delivery_count, permit } = job;
-        let name = &self.endpoints[endpoint].name;
         let verdict = match disposition {
             Disposition::Committed | Disposition::CommittedBefore | Disposition::Visited => {
                 Verdict::Acknowledge
@@ -432,7 +430,7 @@ impl Engine {
                 unreachable!("requests are replayed, and postponed messages go back to their lane")
             }
         };
-        self.broker.settle(name, receipt, verdict);
+        self.broker.settle(endpoint, receipt, verdict);
         drop(permit);
     }
 
@@ -481,6 +479,8 @@ struct Batch {
     responses: Vec<Bytes>,
     preload: Vec<ItemName>,
     maintenance: Maintenance,
+    /// When the processing began.
+    now_ms: u64,
     needs_fresh_view: bool,
     /// The versions that the wake-ups among the messages name.
     wake_ups: Vec<Option<Version>>,
@@ -494,6 +494,7 @@ impl Batch {
             responses: Vec::new(),
             preload: Vec::new(),
             maintenance: Maintenance::Leave,
+            now_ms: engine.now_ms(),
             needs_fresh_view: false,
             wake_ups: Vec::new(),
         };
@@ -501,7 +502,7 @@ impl Batch {
         for job in jobs {
             match &job {
                 Job::Message(message) => {
-                    let incoming = engine.incoming(message);
+                    let incoming = engine.incoming(message, batch.now_ms);
                     if let Incoming::WakeUp { expected, .. } = incoming {
                         batch.wake_ups.push(expected);
                     }
@@ -541,7 +542,7 @@ impl Batch {
 }
 
 impl Engine {
-    fn incoming(&self, job: &MessageJob) -> Incoming {
+    fn incoming(&self, job: &MessageJob, now_ms: u64) -> Incoming {
         let envelope = &job.envelope;
         if let Content::WakeUp { attempt, expected } = envelope.content {
             let patience = if job.delivery_count >= WAKE_UP_PATIENCE {
@@ -556,7 +557,7 @@ impl Engine {
             None => Tokenless::Refused,
             Some(Deduplicate::Natural) => Tokenless::Natural,
             Some(Deduplicate::ByIdentity { retention }) => {
-                Tokenless::ByIdentity { expires_at_ms: expiry(self.now_ms(), retention) }
+                Tokenless::ByIdentity { expires_at_ms: expiry(now_ms, retention) }
             }
         };
         Incoming::Message { envelope: Arc::clone(envelope), tokenless }

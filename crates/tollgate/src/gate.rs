@@ -261,7 +261,7 @@ impl GateBuilder {
             endpoints.push(checked);
         }
         let tasks = Tasks::new(runtime);
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new());
         let stores = self
             .stores
             .into_iter()

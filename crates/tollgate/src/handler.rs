@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,7 +145,7 @@ where
 /// An endpoint whose names have been checked.
 pub(crate) struct CheckedEndpoint {
     pub(crate) name: EndpointName,
-    pub(crate) handlers: HashMap<MessageType, CheckedHandler>,
+    pub(crate) handlers: HashMap<MessageType, CheckedHandler, RandomState>,
     pub(crate) preload: Vec<ItemName>,
     pub(crate) concurrency: usize,
     /// Index of the store among the gate's.
@@ -164,7 +165,7 @@ impl CheckedEndpoint {
                 "endpoint {name} has a concurrency of 0 and would never process anything"
             )));
         }
-        let mut handlers = HashMap::new();
+        let mut handlers = HashMap::default();
         for (message_type, handler, tokenless) in endpoint.handlers {
             let message_type = MessageType::new(message_type)?;
             if handlers.insert(message_type.clone(), CheckedHandler { handler, tokenless }).is_some() {

@@ -1,5 +1,6 @@
 //! What the engine counts, for operators, tests and audits. Each count is kept twice: as a number that
-//! [`crate::Gate::statistics`] reads, and as a counter of the `metrics` facade.
+//! [`crate::Gate::statistics`] reads, and as a counter of the `metrics` facade, in the recorder that is installed when the
+//! gate is opened.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,15 +13,8 @@ macro_rules! statistics {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        #[derive(Default)]
         pub(crate) struct Counters {
-            $(pub(crate) $name: Counter<{ Metric::$name as usize }>,)*
-        }
-
-        #[allow(non_camel_case_types, reason = "the names are those of the fields")]
-        #[derive(Clone, Copy)]
-        enum Metric {
-            $($name,)*
+            $(pub(crate) $name: Counter,)*
         }
 
         impl std::iter::Sum for Statistics {
@@ -29,9 +23,12 @@ macro_rules! statistics {
             }
         }
 
-        const METRIC_NAMES: &[&str] = &[$($metric,)*];
-
         impl Counters {
+            /// Counts into the recorder that is installed now.
+            pub(crate) fn new() -> Self {
+                Self { $($name: Counter::new(metrics::counter!($metric)),)* }
+            }
+
             pub(crate) fn read(&self) -> Statistics {
                 Statistics { $($name: self.$name.value.load(Ordering::Relaxed),)* }
             }
@@ -91,17 +88,21 @@ impl Statistics {
 }
 
 /// One count.
-#[derive(Default)]
-pub(crate) struct Counter<const METRIC: usize> {
+pub(crate) struct Counter {
     value: AtomicU64,
+    metric: metrics::Counter,
 }
 
-impl<const METRIC: usize> Counter<METRIC> {
+impl Counter {
+    fn new(metric: metrics::Counter) -> Self {
+        Self { value: AtomicU64::new(0), metric }
+    }
+
     pub(crate) fn add(&self, count: usize) {
         if count == 0 {
             return;
         }
         self.value.fetch_add(count as u64, Ordering::Relaxed);
-        metrics::counter!(METRIC_NAMES[METRIC]).increment(count as u64);
+        self.metric.increment(count as u64);
     }
 }
