@@ -229,24 +229,24 @@ pub(crate) fn check_token(alias: &StoreAlias, token: &TokenRef) -> Result<(), St
     Err(StoreError::ForeignToken { store: alias.clone(), token: token.clone() })
 }
 
-/// Empties the journals first: with the tables opened anew, nothing old is kept for a reader any more.
+/// Merges first: the engine keeps replaced tables for readers that may have begun before, and drops them when it is opened
+/// anew, which emptying the journals needs in any case.
 fn compact(
     access: &watch::Receiver<Access>,
     requests: Option<mpsc::Sender<WriteRequest>>,
 ) -> Result<(), String> {
-    let tables = || match &*access.borrow() {
-        Access::Open(view) => Ok(Arc::clone(view.tables())),
-        Access::Reopening => Err("it is being reopened".to_owned()),
-        Access::Closed(reason) => Err(reason.clone()),
+    let tables = match &*access.borrow() {
+        Access::Open(view) => Arc::clone(view.tables()),
+        Access::Reopening => return Err("it is being reopened".to_owned()),
+        Access::Closed(reason) => return Err(reason.clone()),
     };
-    // Most of the flushing is done before the writer has to stop for the rest.
-    tables()?.flush().map_err(|error| error.to_string())?;
-    let (reply, answer) = oneshot::channel();
+    tables.flush().and_then(|()| tables.merge()).map_err(|error| error.to_string())?;
+    // The writer waits for whoever still holds the tables.
+    drop(tables);
     let ended = || "the store's writer has ended".to_owned();
-    let requests = requests.ok_or_else(ended)?;
-    requests.blocking_send(WriteRequest::Reopen(reply)).map_err(|_| ended())?;
-    answer.blocking_recv().map_err(|_| ended())??;
-    tables()?.merge().map_err(|error| error.to_string())
+    let (reply, answer) = oneshot::channel();
+    requests.ok_or_else(ended)?.blocking_send(WriteRequest::Reopen(reply)).map_err(|_| ended())?;
+    answer.blocking_recv().map_err(|_| ended())?
 }
 
 /// Creates a directory so that a power failure can't take it away again, with all that was confirmed in it.

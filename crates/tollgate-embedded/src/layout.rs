@@ -1,18 +1,5 @@
-//! Where everything lies in the embedded engine: four keyspaces, and in each a key that begins with the partition. No
-//! other file makes or takes apart keys.
-//!
-//! ```text
-//! control   partition                                                    -> incarnation counter record
-//! items     length partition item-name                                   -> tag value
-//! entries   length partition incarnation counter index                   -> outbox entry
-//! records   length partition deduplication-key                           -> expires-at-ms response
-//!
-//! length       2 bytes, of the partition key in bytes: no partition key can be mistaken for the beginning of another
-//! incarnation  8 bytes     counter  8 bytes     index  4 bytes     expires-at-ms  8 bytes
-//! tag          1 byte: 0 for binary, 1 for JSON
-//! ```
-//!
-//! All numbers are big-endian, so that entries of one partition lie in the order of their sequence.
+//! Where everything lies in the engine: four keyspaces, and in each a key that begins with the partition. The crate's
+//! documentation draws it. No other file makes or takes apart keys.
 
 use bytes::Bytes;
 use tollgate_core::{
