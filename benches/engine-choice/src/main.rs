@@ -1,10 +1,11 @@
 //! Which engine the embedded store is built on: fjall, redb and SQLite on one workload, in turns. 64 partitions commit
-//! together; for each the stored version is compared, then a control record and an item of 1 KB are written; one sync
+//! together, out of 64 or of many; for each the stored version is compared, then a control record and an item of 1 KB are written; one sync
 //! makes the group durable. Whatever the store adds (queue, tasks, answers) is left out: it is the same for all three.
 //!
 //! `cargo run --release --manifest-path benches/engine-choice/Cargo.toml [-- DIRECTORY]`
 
 use std::error::Error;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,14 +23,17 @@ const ITEMS: u64 = 16;
 
 const ITEM_BYTES: usize = 1024;
 const CONTROL_BYTES: usize = 128;
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 4;
+
+/// How many partitions there are: always the same ones, or so many that their items outgrow caches.
+const WORLDS: [u32; 2] = [64, 65_536];
 const ROUND: Duration = Duration::from_secs(3);
 
 /// What is asked of an engine.
 trait Engine {
     fn name(&self) -> &'static str;
-    /// Commits one change to each of the partitions, conditional on the version, and syncs once.
-    fn commit_group(&mut self, version: u64) -> Outcome<()>;
+    /// Commits one change to each of these partitions, conditional on the version that all have, and syncs once.
+    fn commit_group(&mut self, partitions: Range<u32>, version: u64) -> Outcome<()>;
     /// Reads the version that a partition has.
     fn version(&self, partition: u32) -> Outcome<u64>;
 }
@@ -84,9 +88,9 @@ impl Engine for Fjall {
         "fjall 3.1"
     }
 
-    fn commit_group(&mut self, version: u64) -> Outcome<()> {
+    fn commit_group(&mut self, partitions: Range<u32>, version: u64) -> Outcome<()> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for partition in 0..GROUP {
+        for partition in partitions {
             let key = key(partition);
             let stored = self.control.get(&key)?.map_or(0, |record| version_of(&record));
             assert_eq!(stored, version, "nobody else writes");
@@ -111,13 +115,13 @@ impl Engine for Redb {
         "redb 4.6"
     }
 
-    fn commit_group(&mut self, version: u64) -> Outcome<()> {
+    fn commit_group(&mut self, partitions: Range<u32>, version: u64) -> Outcome<()> {
         // Durability::Immediate is what it begins with: durable when `commit` returns.
         let transaction = self.0.begin_write()?;
         {
             let mut controls = transaction.open_table(CONTROL)?;
             let mut items = transaction.open_table(ITEM)?;
-            for partition in 0..GROUP {
+            for partition in partitions {
                 let key = key(partition);
                 let stored = controls.get(&*key)?.map_or(0, |record| version_of(record.value()));
                 assert_eq!(stored, version, "nobody else writes");
@@ -154,13 +158,14 @@ impl Engine for Sqlite {
         "SQLite (WAL, FULL)"
     }
 
-    fn commit_group(&mut self, version: u64) -> Outcome<()> {
+    fn commit_group(&mut self, partitions: Range<u32>, version: u64) -> Outcome<()> {
         let transaction = self.0.transaction()?;
         {
             let mut read = transaction.prepare_cached("SELECT record FROM control WHERE key = ?1")?;
-            let mut put_control = transaction.prepare_cached("INSERT OR REPLACE INTO control VALUES (?1, ?2)")?;
+            let mut put_control =
+                transaction.prepare_cached("INSERT OR REPLACE INTO control VALUES (?1, ?2)")?;
             let mut put_item = transaction.prepare_cached("INSERT OR REPLACE INTO items VALUES (?1, ?2)")?;
-            for partition in 0..GROUP {
+            for partition in partitions {
                 let key = key(partition);
                 let stored: Option<Vec<u8>> = read.query_row([&key], |row| row.get(0)).optional()?;
                 assert_eq!(stored.map_or(0, |record| version_of(&record)), version, "nobody else writes");
@@ -178,31 +183,47 @@ impl Engine for Sqlite {
     }
 }
 
+/// The partitions of the n-th group, and the version that they have by then.
+fn group(number: u64, partitions: u32) -> (Range<u32>, u64) {
+    let groups = u64::from(partitions / GROUP);
+    let first = u32::try_from(number % groups).expect("there are few groups") * GROUP;
+    (first..first + GROUP, number / groups)
+}
+
 fn main() -> Outcome<()> {
     let parent = std::env::args_os().nth(1).unwrap_or_else(|| std::env::temp_dir().into());
-    let directory = tempfile::tempdir_in(parent)?;
+    println!("durable commits/s, {GROUP} a group, {ROUNDS} rounds of {} s in turns", ROUND.as_secs());
+    for partitions in WORLDS {
+        println!("{partitions} partitions");
+        measure(&tempfile::tempdir_in(&parent)?, partitions)?;
+    }
+    Ok(())
+}
+
+fn measure(directory: &tempfile::TempDir, partitions: u32) -> Outcome<()> {
     let mut engines: [Box<dyn Engine>; 3] = [
         Box::new(Fjall::open(&directory.path().join("fjall"))?),
         Box::new(Redb(redb::Database::create(directory.path().join("redb"))?)),
         Box::new(Sqlite::open(&directory.path().join("sqlite"))?),
     ];
-    let mut versions = [0_u64; 3];
+    let mut groups = [0_u64; 3];
     let mut figures = [const { Vec::<f64>::new() }; 3];
     for _ in 0..ROUNDS {
         for (place, engine) in engines.iter_mut().enumerate() {
-            let (begin, first) = (Instant::now(), versions[place]);
+            let (begin, first) = (Instant::now(), groups[place]);
             while begin.elapsed() < ROUND {
-                engine.commit_group(versions[place])?;
-                versions[place] += 1;
+                let (members, version) = group(groups[place], partitions);
+                engine.commit_group(members, version)?;
+                groups[place] += 1;
             }
-            let commits = (versions[place] - first) as f64 * f64::from(GROUP);
+            let commits = (groups[place] - first) as f64 * f64::from(GROUP);
             figures[place].push(commits / begin.elapsed().as_secs_f64());
         }
     }
-    println!("durable commits/s, {GROUP} a group, {ROUNDS} rounds of {} s in turns", ROUND.as_secs());
-    for ((engine, version), mut figures) in engines.iter().zip(versions).zip(figures) {
-        for partition in 0..GROUP {
-            assert_eq!(engine.version(partition)?, version, "{} lost a commit", engine.name());
+    for ((engine, groups), mut figures) in engines.iter().zip(groups).zip(figures) {
+        let (members, version) = group(groups - 1, partitions);
+        for partition in members {
+            assert_eq!(engine.version(partition)?, version + 1, "{} lost a commit", engine.name());
         }
         figures.sort_by(f64::total_cmp);
         let (least, median, most) = (figures[0], figures[figures.len() / 2], figures[figures.len() - 1]);

@@ -59,7 +59,7 @@ async fn main() {
         "{processed} messages in {seconds:.0} s: {:.0} commits and as many deletions a second",
         processed / seconds
     );
-    println!("most while at work    {:>12} bytes", largest);
+    println!("most while at work    {largest:>12} bytes");
     println!("before the compaction {:>12} bytes", store.disk_usage().expect("the directory can be read"));
     let begin = Instant::now();
     store.compact().await.expect("the disk works");

@@ -17,6 +17,9 @@ use crate::layout::Space;
 /// The engine's own folder inside the store's directory.
 const ENGINE_FOLDER: &str = "engine";
 
+/// Where the engine's folder is made. The engine (fjall 3.1) refuses to open a database whose making was cut short.
+const UNFINISHED_FOLDER: &str = "engine.unfinished";
+
 /// Memory for what is not in tables yet, in bytes, for each keyspace. An outbox entry that is consumed while it is still
 /// here costs no table; and what is here has to be replayed from the journal after a crash.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
@@ -40,14 +43,30 @@ impl Tables {
     /// Opens the database in a store's directory, or makes one. A batch that a power failure left torn is dropped.
     pub(crate) fn open(directory: &Path) -> fjall::Result<Self> {
         let folder = directory.join(ENGINE_FOLDER);
-        let database = match open_database(&folder) {
+        if !folder.try_exists()? {
+            Self::make(directory, &folder)?;
+        }
+        match Self::open_folder(&folder) {
             Err(fjall::Error::JournalRecovery(_)) if journals::cut_torn_tail(&folder)? => {
-                open_database(&folder)
+                Self::open_folder(&folder)
             }
             opened => opened,
-        }?;
-        // The folder was created by the engine, which does not sync the directory that it lies in.
-        File::open(directory)?.sync_all()?;
+        }
+    }
+
+    /// Makes an empty database elsewhere and gives it its name when it is whole.
+    fn make(directory: &Path, folder: &Path) -> fjall::Result<()> {
+        let unfinished = directory.join(UNFINISHED_FOLDER);
+        if unfinished.try_exists()? {
+            fs::remove_dir_all(&unfinished)?;
+        }
+        drop(Self::open_folder(&unfinished)?);
+        fs::rename(&unfinished, folder)?;
+        Ok(File::open(directory)?.sync_all()?)
+    }
+
+    fn open_folder(folder: &Path) -> fjall::Result<Self> {
+        let database = Database::builder(folder).max_journaling_size(JOURNALS_BYTES).open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let open = |space: Space| database.keyspace(space.name(), options);
         let [control, items, entries, records] = Space::ALL;
@@ -100,11 +119,6 @@ impl Tables {
         drop(self);
         Ok(journals::empty(&directory.join(ENGINE_FOLDER))?)
     }
-}
-
-fn open_database(folder: &Path) -> fjall::Result<Database> {
-    fs::create_dir_all(folder)?;
-    Database::builder(folder).max_journaling_size(JOURNALS_BYTES).open()
 }
 
 /// The state of the store at one moment between two groups: all of every group before, nothing of any later one.

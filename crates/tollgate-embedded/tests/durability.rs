@@ -112,6 +112,19 @@ async fn a_record_of_the_same_group_refuses_its_duplicate() {
     assert_eq!(store.statistics().syncs, 1, "they were one group");
 }
 
+#[tokio::test]
+async fn a_store_whose_making_was_cut_short_opens_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    // What a kill leaves in the middle of the engine's making its files.
+    let unfinished = directory.path().join("engine.unfinished");
+    fs::create_dir_all(unfinished.join("keyspaces")).unwrap();
+    File::create(unfinished.join("lock")).unwrap();
+    File::create(unfinished.join("0.jnl")).unwrap().set_len(64 * 1024 * 1024).unwrap();
+    let store = open(directory.path());
+    must_commit(&store, commit(&partition("here"), 1, 8)).await;
+    assert!(!unfinished.exists());
+}
+
 /// The journal that is being written.
 fn journal(directory: &Path) -> PathBuf {
     let journals = fs::read_dir(directory.join("engine")).unwrap().map(|entry| entry.unwrap().path());
