@@ -61,7 +61,7 @@ pub use self::incoming::{Incoming, Request, RequestDeduplication, Tokenless, Wak
 pub use self::load::LoadStep;
 pub use self::recover::{RecoverStep, RecoveringStep};
 pub use self::tokens::ReadTokensStep;
-pub use self::wake_up::WakeUpStep;
+pub use self::wake_up::{WAKE_UP_TYPE, WakeUpStep};
 
 use self::fold::Fold;
 use self::incoming::{Slot, SlotState};

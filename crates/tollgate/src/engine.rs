@@ -545,7 +545,8 @@ impl Engine {
     fn incoming(&self, job: &MessageJob, now_ms: u64) -> Incoming {
         let envelope = &job.envelope;
         if let Content::WakeUp { attempt, expected } = envelope.content {
-            let patience = if job.delivery_count >= WAKE_UP_PATIENCE {
+            // It must have fenced before the limit of deliveries would dead-letter it.
+            let patience = if job.delivery_count >= WAKE_UP_PATIENCE.min(self.settings.deliveries_max) {
                 WakeUpPatience::Fence
             } else {
                 WakeUpPatience::Wait

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use harness::{Add, OddBroker, Sends, TOTAL, add, broker, left_over, memory_store, total, until, waiting};
 use serde::{Deserialize, Serialize};
-use tollgate::core::{Content, Destination, EndpointName, Envelope, MessageId, OutgoingMessage, codec};
+use tollgate::core::{
+    AttemptId, Content, Destination, EndpointName, Envelope, MessageId, OutgoingMessage, codec,
+};
 use tollgate::{
     Backoff, Blobs, Broker, Deduplicate, Endpoint, Gate, GateBuilder, HandlerError, Message, Store,
     TollgateError, Tx,
@@ -194,6 +196,35 @@ async fn garbage_strays_and_unknown_types_are_dead_lettered_with_a_reason_each()
     let reason = dead_letter_reason(&broker, "other").await;
     assert!(reason.contains("addressed to endpoint adder"), "{reason}");
     gate.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_for_a_commit_that_never_comes_fences_it_before_it_would_be_dead_lettered() {
+    let (store, broker) = (memory_store(), broker());
+    for deliveries_max in [1, 2, 10] {
+        let gate = gate(&store, &broker).deliveries_max(deliveries_max).open().await.unwrap();
+        let partition = format!("source {deliveries_max}");
+        let envelope = Envelope {
+            message_id: MessageId::from_name("wake-up", &partition),
+            to: Destination {
+                endpoint: "edge".try_into().unwrap(),
+                partition: partition.try_into().unwrap(),
+            },
+            message_type: tollgate::core::processing::WAKE_UP_TYPE.try_into().unwrap(),
+            headers: vec![],
+            content: Content::WakeUp { attempt: AttemptId::new(1, 1), expected: None },
+        };
+        send_raw(&broker, "edge", codec::encode_envelope(&envelope)).await;
+        until(&gate, |_| waiting(&broker, "edge") == 0).await;
+        gate.close().await;
+        assert!(broker.dead_letters(&EndpointName::new("edge").unwrap()).is_empty());
+    }
+    let page = store.scan(None, 10).await.unwrap();
+    assert_eq!(
+        page.partitions.len(),
+        3,
+        "each partition has a control record now, which the stalled commit did not expect"
+    );
 }
 
 #[derive(Serialize, Deserialize)]
