@@ -1,21 +1,29 @@
 //! Blob storage in a directory: one file a blob. A file is written under a temporary name, synced and renamed, so that a
 //! crash leaves the whole blob or none.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tollgate_core::{BlobError, Blobs, BoxFuture, EffectName};
 
-/// What the names of unfinished files end with; no escaped name does.
+use crate::directory;
+
+/// What the names of unfinished files begin with; no escaped name does.
 const UNFINISHED: &str = "~";
 
-/// Longest escaped name, in bytes: what file systems take, less the ending of unfinished files.
-const FILE_NAME_BYTES_MAX: usize = 254;
+/// An unfinished file that was not written to for so long belongs to a process that crashed.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// Blobs in a directory.
+/// Longest escaped name, in bytes: what file systems take.
+const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// Blobs in a directory, which several processes may share.
 ///
 /// File operations block the calling task for as long as the disk takes; for large blobs on slow disks use object storage.
 pub struct DirectoryBlobs {
@@ -23,13 +31,20 @@ pub struct DirectoryBlobs {
 }
 
 impl DirectoryBlobs {
-    /// Uses a directory, creating it if there is none.
+    /// Uses a directory, creating it if there is none. Removes what a crash left unfinished more than an hour ago.
     ///
     /// # Errors
-    /// If it can't be created.
+    /// If it can't be created or read.
     pub fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
         let directory = directory.as_ref().to_owned();
-        fs::create_dir_all(&directory)?;
+        directory::create(&directory)?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if is_unfinished(&entry.file_name()) && is_abandoned(&entry).unwrap_or(false) {
+                // Another process may have removed it by now.
+                drop(fs::remove_file(entry.path()));
+            }
+        }
         Ok(Self { directory })
     }
 
@@ -44,15 +59,36 @@ impl DirectoryBlobs {
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(UNFINISHED);
-        let unfinished = PathBuf::from(unfinished);
-        let mut file = File::create(&unfinished)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        File::open(&self.directory)?.sync_all()
+        // A number of its own for each writing: two of one blob must not write into one file.
+        let number = std::hash::RandomState::new().build_hasher().finish();
+        let unfinished = self.directory.join(format!("{UNFINISHED}{number:016x}"));
+        let mut file = File::create_new(&unfinished)?;
+        let written = file
+            .write_all(content)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&unfinished, path));
+        if written.is_err() {
+            // It may be a full disk: leave nothing on it.
+            drop(fs::remove_file(&unfinished));
+        }
+        written.and_then(|()| directory::sync(&self.directory))
     }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // Also if it was missing: whoever removed it may have died before it was durable.
+            _ => directory::sync(&self.directory),
+        }
+    }
+}
+
+fn is_unfinished(file: &OsStr) -> bool {
+    file.to_str().is_some_and(|file| file.starts_with(UNFINISHED))
+}
+
+fn is_abandoned(entry: &fs::DirEntry) -> io::Result<bool> {
+    Ok(entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age > ABANDONED_AFTER))
 }
 
 /// Keeps letters, digits, `-`, `_` and dots that do not come first; everything else becomes `%` and two hexadecimal digits.
@@ -111,11 +147,8 @@ impl Blobs for DirectoryBlobs {
     fn delete(&self, name: &EffectName) -> BoxFuture<'_, Result<(), BlobError>> {
         let name = name.clone();
         Box::pin(async move {
-            match fs::remove_file(self.path(&name)?) {
-                Ok(()) => Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(unavailable(&name, &error)),
-            }
+            let path = self.path(&name)?;
+            self.remove(&path).map_err(|error| unavailable(&name, &error))
         })
     }
 
@@ -128,8 +161,10 @@ impl Blobs for DirectoryBlobs {
             for entry in entries {
                 let entry = entry.map_err(|error| unavailable(&anywhere(), &error))?;
                 let file = entry.file_name();
-                let Some(file) = file.to_str().filter(|file| !file.ends_with(UNFINISHED)) else { continue };
-                let name = unescape(file).and_then(|name| EffectName::new(name).ok());
+                if is_unfinished(&file) {
+                    continue;
+                }
+                let name = file.to_str().and_then(unescape).and_then(|name| EffectName::new(name).ok());
                 names.extend(name.filter(|name| name.as_str().starts_with(&prefix)));
             }
             names.sort();
@@ -156,6 +191,21 @@ mod tests {
             assert_eq!(blobs.get(&name).await.unwrap(), None);
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing was written outside");
+    }
+
+    #[tokio::test]
+    async fn what_is_unfinished_is_no_blob_and_goes_when_it_is_old() {
+        let directory = tempfile::tempdir().unwrap();
+        let (young, old) = (directory.path().join("~1"), directory.path().join("~2"));
+        File::create(&young).unwrap();
+        let long_ago = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
+        File::create(&old).unwrap().set_modified(long_ago).unwrap();
+        let blobs = DirectoryBlobs::open(directory.path()).unwrap();
+        assert_eq!(blobs.list("").await.unwrap(), []);
+        assert!(young.exists() && !old.exists());
+        let name = EffectName::new("~1").unwrap();
+        blobs.put(&name, "content".into()).await.unwrap();
+        assert_eq!(blobs.list("~").await.unwrap(), std::slice::from_ref(&name), "a name is no file name");
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! The durable embedded store: a directory that one process at a time keeps open. Reads come straight from the engine,
 //! as it was after the last sync; writes go through the writer's thread, which syncs once for all that wait.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +13,7 @@ use tollgate_core::{
     SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
 
+use crate::directory;
 use crate::directory_lock::DirectoryLock;
 use crate::error::EmbeddedError;
 use crate::limits::EMBEDDED_LIMITS;
@@ -58,7 +58,7 @@ impl EmbeddedStore {
         let given = directory.as_ref();
         let directory = std::path::absolute(given).map_err(|error| EmbeddedError::unusable(given, &error))?;
         let unusable = |error: io::Error| EmbeddedError::unusable(&directory, &error);
-        create_durably(&directory).map_err(unusable)?;
+        directory::create(&directory).map_err(unusable)?;
         let lock = DirectoryLock::acquire(&directory)?;
         let tables = Tables::open(&directory).map_err(|error| match error {
             fjall::Error::Locked => EmbeddedError::InUse { directory: directory.clone() },
@@ -85,7 +85,8 @@ impl EmbeddedStore {
     /// # Errors
     /// If the directory can't be read.
     pub fn disk_usage(&self) -> Result<u64, EmbeddedError> {
-        bytes_on_disk(&self.directory).map_err(|error| EmbeddedError::unusable(&self.directory, &error))
+        directory::bytes_on_disk(&self.directory)
+            .map_err(|error| EmbeddedError::unusable(&self.directory, &error))
     }
 
     /// Makes the directory as small as its content allows: what was deleted or overwritten leaves the tables, and the
@@ -247,42 +248,6 @@ fn compact(
     let (reply, answer) = oneshot::channel();
     requests.ok_or_else(ended)?.blocking_send(WriteRequest::Reopen(reply)).map_err(|_| ended())?;
     answer.blocking_recv().map_err(|_| ended())?
-}
-
-/// Creates a directory so that a power failure can't take it away again, with all that was confirmed in it.
-fn create_durably(directory: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = directory.ancestors().take_while(|folder| !folder.exists()).collect();
-    fs::create_dir_all(directory)?;
-    missing.iter().filter_map(|folder| folder.parent()).try_for_each(|parent| File::open(parent)?.sync_all())
-}
-
-fn bytes_on_disk(folder: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // A file may be gone by now: the engine tidies up whenever it likes.
-        bytes += match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_on_disk(&entry.path())?,
-            Ok(metadata) => allocated_bytes(&metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(bytes)
-}
-
-/// What the file system has set aside: a journal is made long and empty.
-#[cfg(unix)]
-fn allocated_bytes(metadata: &fs::Metadata) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    /// The unit of `st_blocks` (POSIX leaves it open; all systems that Rust has `blocks()` for use this one).
-    const BLOCK_BYTES: u64 = 512;
-    metadata.blocks() * BLOCK_BYTES
-}
-
-#[cfg(not(unix))]
-fn allocated_bytes(metadata: &fs::Metadata) -> u64 {
-    metadata.len()
 }
 
 impl Store for EmbeddedStore {

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::directory;
+
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
@@ -36,7 +38,7 @@ pub(crate) fn empty(directory: &Path) -> io::Result<()> {
         fs::remove_file(sealed)?;
     }
     cut(&active, 0)?;
-    File::open(directory)?.sync_all()
+    directory::sync(directory)
 }
 
 /// Cuts a torn batch off the end of the active journal: one that is complete as far as its framing goes, but not what

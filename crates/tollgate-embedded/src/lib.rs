@@ -57,6 +57,7 @@
 //!
 //! Why fjall: `docs/decisions/0002-the-embedded-engine.md`.
 
+mod directory;
 mod directory_blobs;
 mod directory_lock;
 mod embedded_store;

@@ -282,3 +282,40 @@ impl Store for MemoryStore {
         ready(Ok(expired))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tollgate_core::{Incarnation, Sequence};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_and_the_requests_in_them_are_counted() {
+        let store = MemoryStore::new(StoreAlias::new("main").unwrap());
+        let partition = PartitionKey::new("here").unwrap();
+        let commit = Commit {
+            partition: partition.clone(),
+            expected: None,
+            version: Version::first(Incarnation(1)),
+            control: Bytes::new(),
+            items: vec![],
+            entries: vec![],
+            deleted_entries: vec![],
+            records: vec![],
+            now_ms: 0,
+        };
+        store.commit(commit.clone()).await.unwrap();
+        assert_eq!(store.commit(commit).await.unwrap(), CommitOutcome::Conflict);
+        let sequence = Sequence { incarnation: Incarnation(1), counter: 1 };
+        let token =
+            TokenRef { store: store.alias().clone(), partition, entry: EntryKey { sequence, index: 0 } };
+        let read = EntryRead { token: token.clone(), sessions: vec![] };
+        store.read_entries(vec![read.clone(), read]).await;
+        store.delete_entries(vec![token.clone(), token.clone(), token]).await;
+        let statistics = store.statistics();
+        assert_eq!((statistics.commit_calls, statistics.commits), (2, 1));
+        assert_eq!((statistics.entry_read_calls, statistics.entry_reads), (1, 2));
+        assert_eq!((statistics.deletion_calls, statistics.deletions), (1, 3));
+        assert_eq!((statistics.load_calls, statistics.loads), (0, 0));
+    }
+}

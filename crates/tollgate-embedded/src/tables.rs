@@ -2,7 +2,7 @@
 //! [`crate::layout`]'s business; who may write when is [`crate::writer`]'s.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use foldhash::fast::RandomState;
 
+use crate::directory;
 use crate::journals;
 use crate::layout::Space;
 
@@ -62,7 +63,7 @@ impl Tables {
         }
         drop(Self::open_folder(&unfinished)?);
         fs::rename(&unfinished, folder)?;
-        Ok(File::open(directory)?.sync_all()?)
+        Ok(directory::sync(directory)?)
     }
 
     fn open_folder(folder: &Path) -> fjall::Result<Self> {

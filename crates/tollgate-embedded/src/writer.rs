@@ -29,7 +29,7 @@ const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest wait for the companions of a request, as a part of what the last sync took: 1 / this. Those who were answered
 /// together come back together, one after the other; without the wait the first to come back would have a sync of its
 /// own, and all others would wait for it.
-const COMPANY_SHARE: u32 = 4;
+const COMPANY_SHARE: u32 = 2;
 
 /// What can be asked of the writer.
 pub(crate) enum WriteRequest {
@@ -134,32 +134,29 @@ struct Company {
 
 impl Desk {
     fn run(&mut self, mut queue: mpsc::Receiver<WriteRequest>) {
-        let mut requests = Vec::with_capacity(GROUP_MAX);
         while let Some(first) = queue.blocking_recv() {
-            requests.push(first);
-            self.gather(&mut queue, &mut requests);
-            self.company.requests = requests.len();
             let mut group = Group::default();
-            for request in requests.drain(..) {
-                self.take(request, &mut group);
-            }
+            self.take(first, &mut group);
+            self.company.requests = 1 + self.gather(&mut queue, &mut group);
             self.finish(group);
         }
     }
 
-    /// Takes what is waiting, and what comes soon if as many came together the last time.
-    fn gather(&self, queue: &mut mpsc::Receiver<WriteRequest>, requests: &mut Vec<WriteRequest>) {
-        let mut waiting_since = None;
+    /// Takes what is waiting, and what comes soon if as many came together the last time. Each is decided while the next
+    /// ones are on their way. Answers how many it took.
+    fn gather(&mut self, queue: &mut mpsc::Receiver<WriteRequest>, group: &mut Group) -> usize {
+        let begin = Instant::now();
+        let mut companions = 0;
         loop {
-            while requests.len() < GROUP_MAX
+            while companions + 1 < GROUP_MAX
                 && let Ok(next) = queue.try_recv()
             {
-                requests.push(next);
+                self.take(next, group);
+                companions += 1;
             }
-            let since: Instant = *waiting_since.get_or_insert_with(Instant::now);
-            if requests.len() >= self.company.requests.min(GROUP_MAX) || since.elapsed() >= self.company.wait
-            {
-                return;
+            let is_complete = companions + 1 >= self.company.requests.min(GROUP_MAX);
+            if is_complete || begin.elapsed() >= self.company.wait {
+                return companions;
             }
             thread::yield_now();
         }
