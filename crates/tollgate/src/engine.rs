@@ -8,23 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tollgate_core::completion::{CleanUp, Completion, CompletionReport, CompletionStep};
 use tollgate_core::marks::Marks;
-use tollgate_core::processing::{
-    Disposition, Failure, HandleStep, Incoming, Maintenance, Processing, RequestDeduplication, Settled, Step,
-    Tokenless, WakeUpPatience, Work,
-};
+use tollgate_core::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
 use tollgate_core::{
-    AttemptId, Blobs, Body, BoxFuture, CommitOutcome, Content, EntryRead, Incarnation, ItemName, SessionMark,
-    StoreError, TokenRef, Verdict, Version,
+    AttemptId, Blobs, Body, BoxFuture, CommitOutcome, EffectName, Envelope, Incarnation, StoreError, Verdict,
 };
 use tracing::Instrument;
 
-use crate::backoff::Backoff;
+use crate::batch::Batch;
 use crate::broker_client::BrokerClient;
+use crate::completing::Tail;
 use crate::error::HandlerError;
-use crate::handler::{CheckedEndpoint, Deduplicate};
-use crate::lanes::{Admission, Job, LaneKey, Lanes, MessageJob, RequestOutcome, Visit};
+use crate::handler::CheckedEndpoint;
+use crate::lanes::{Admission, Job, LaneKey, Lanes, MessageJob, RequestOutcome};
 use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
 use crate::runtime::Tasks;
@@ -32,10 +28,7 @@ use crate::settings::Settings;
 use crate::statistics::Counters;
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
-use crate::transaction::{BLOB_KIND, Ended, Tx};
-
-/// After this many deliveries of one wake-up, the attempt that sent it and has still not committed is fenced.
-const WAKE_UP_PATIENCE: u32 = 3;
+use crate::transaction::{Ended, Tx};
 
 /// Everything that the tasks of a gate share.
 pub(crate) struct Engine {
@@ -236,107 +229,13 @@ impl Engine {
         }
     }
 
-    async fn fetch_body(&self, name: &tollgate_core::EffectName) -> Result<Bytes, String> {
+    async fn fetch_body(&self, name: &EffectName) -> Result<Bytes, String> {
         let blobs = self.blobs.as_ref().ok_or("the body is a blob, but the gate has no blob storage")?;
         match blobs.get(name).await {
             Ok(Some(body)) => Ok(body),
             Ok(None) => Err(format!("the body is blob {name}, which is not there")),
             Err(error) => Err(error.to_string()),
         }
-    }
-
-    /// Steps 7 to 9, for what was committed now or before.
-    async fn complete(&self, key: &LaneKey, completion: Completion) -> CompletionReport {
-        let mut step = completion.begin();
-        let report = loop {
-            step = match step {
-                CompletionStep::ReadOutputs(read) => {
-                    let entries = self.store(key).read_entries(read.requests()).await;
-                    read.answer(entries)
-                }
-                CompletionStep::Publish(publish) => {
-                    let sent = self.broker.publish(publish.envelopes()).await;
-                    publish.answer(sent)
-                }
-                CompletionStep::CleanUp(clean_up) => {
-                    let mut answers = Vec::with_capacity(clean_up.clean_ups().len());
-                    for effect in clean_up.clean_ups() {
-                        answers.push(self.delete_effect(effect).await);
-                    }
-                    clean_up.answer(answers)
-                }
-                CompletionStep::Consume(consume) => {
-                    let deleted = self.consume(consume.tokens()).await;
-                    consume.answer(deleted)
-                }
-                CompletionStep::Done(report) => break report,
-            }
-        };
-        for outcome in &report.outcomes {
-            if let (Ok(()), Some(token)) = (&outcome.result, outcome.pending.origin.token()) {
-                self.consumed.insert(outcome.pending.origin.message_id(), token);
-            }
-        }
-        report
-    }
-
-    async fn delete_effect(&self, effect: &CleanUp) -> Result<(), String> {
-        if effect.kind.as_str() != BLOB_KIND {
-            return Err(format!("nobody here knows how to clean up effects of kind {}", effect.kind));
-        }
-        let blobs = self.blobs.as_ref().ok_or("a blob is to be deleted, but the gate has no blob storage")?;
-        blobs.delete(&effect.registration.name).await.map_err(|error| error.to_string())
-    }
-
-    /// Reads tokens, each from the store that its alias names.
-    async fn read_tokens(&self, reads: Vec<EntryRead>) -> Vec<Result<Option<Bytes>, StoreError>> {
-        if let [only] = &self.stores[..]
-            && reads.iter().all(|read| read.token.store == *only.alias())
-        {
-            return only.read_entries(reads).await;
-        }
-        let mut answers: Vec<Result<Option<Bytes>, StoreError>> =
-            reads.iter().map(|read| Err(self.unknown_store(&read.token))).collect();
-        for store in &self.stores {
-            let (places, own): (Vec<usize>, Vec<EntryRead>) = reads
-                .iter()
-                .enumerate()
-                .filter(|(_, read)| read.token.store == *store.alias())
-                .map(|(place, read)| (place, read.clone()))
-                .unzip();
-            for (place, answer) in places.into_iter().zip(store.read_entries(own).await) {
-                answers[place] = answer;
-            }
-        }
-        answers
-    }
-
-    /// Deletes tokens, each in the store that its alias names.
-    async fn consume(&self, tokens: Vec<TokenRef>) -> Vec<Result<Option<SessionMark>, StoreError>> {
-        if let [only] = &self.stores[..]
-            && tokens.iter().all(|token| token.store == *only.alias())
-        {
-            return only.delete_entries(tokens).await;
-        }
-        let mut answers: Vec<Result<Option<SessionMark>, StoreError>> =
-            tokens.iter().map(|token| Err(self.unknown_store(token))).collect();
-        for store in &self.stores {
-            let (places, own): (Vec<usize>, Vec<TokenRef>) = tokens
-                .iter()
-                .enumerate()
-                .filter(|(_, token)| token.store == *store.alias())
-                .map(|(place, token)| (place, token.clone()))
-                .unzip();
-            for (place, answer) in places.into_iter().zip(store.delete_entries(own).await) {
-                answers[place] = answer;
-            }
-        }
-        answers
-    }
-
-    fn unknown_store(&self, token: &TokenRef) -> StoreError {
-        let first = self.stores.first().expect("a gate has at least one store");
-        StoreError::ForeignToken { store: first.alias().clone(), token: token.clone() }
     }
 
     /// Takes down what the machine has decided, and tells everybody who waits for nothing else.
@@ -404,7 +303,7 @@ impl Engine {
         }
     }
 
-    fn settle_message(&self, job: MessageJob, disposition: Disposition) {
+    pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition) {
         let MessageJob { endpoint, envelope, receipt, delivery_count, permit } = job;
         let verdict = match disposition {
             Disposition::Committed | Disposition::CommittedBefore | Disposition::Visited => {
@@ -434,134 +333,10 @@ impl Engine {
         drop(permit);
     }
 
-    fn dead_letter(&self, envelope: &tollgate_core::Envelope, reason: String) -> Verdict {
+    fn dead_letter(&self, envelope: &Envelope, reason: String) -> Verdict {
         self.counters.dead_letters.add(1);
         tracing::warn!(message = %envelope.message_id, partition = %envelope.to.partition, %reason, "dead-lettered");
         Verdict::DeadLetter { reason }
-    }
-
-    /// Steps 7 to 10, outside the partition's lane.
-    async fn finish(&self, key: &LaneKey, tail: Tail) {
-        let Tail { completion, mut jobs } = tail;
-        let report = self.complete(key, completion).await;
-        let has_failures = report.failures().next().is_some();
-        self.lanes.add_marks(key, report.marks, self.now_ms());
-        if has_failures {
-            // The next visitor loads the partition and completes what is pending (R5): for messages without a token
-            // there may be no redelivery that would.
-            self.cache.forget(key);
-        }
-        for outcome in report.outcomes {
-            for slot in outcome.slots {
-                let Some(Job::Message(job)) = jobs[slot].take() else { continue };
-                let disposition = match &outcome.result {
-                    Ok(()) => Disposition::Committed,
-                    Err(reason) => Disposition::Retry { reason: reason.clone() },
-                };
-                self.settle_message(job, disposition);
-            }
-        }
-    }
-}
-
-/// What is left to do after a partition's lane was released.
-struct Tail {
-    completion: Completion,
-    /// The jobs that wait for it, by slot; visits, which have none, end when this is dropped.
-    jobs: Vec<Option<Job>>,
-}
-
-/// The jobs of one processing, and what the machine is told of them.
-struct Batch {
-    /// By slot; the visits stand behind the last slot.
-    jobs: Vec<Option<Job>>,
-    incoming: Vec<Incoming>,
-    responses: Vec<Bytes>,
-    preload: Vec<ItemName>,
-    maintenance: Maintenance,
-    /// When the processing began.
-    now_ms: u64,
-    needs_fresh_view: bool,
-    /// The versions that the wake-ups among the messages name.
-    wake_ups: Vec<Option<Version>>,
-}
-
-impl Batch {
-    fn new(engine: &Engine, jobs: Vec<Job>) -> Self {
-        let mut batch = Self {
-            jobs: Vec::with_capacity(jobs.len()),
-            incoming: Vec::with_capacity(jobs.len()),
-            responses: Vec::new(),
-            preload: Vec::new(),
-            maintenance: Maintenance::Leave,
-            now_ms: engine.now_ms(),
-            needs_fresh_view: false,
-            wake_ups: Vec::new(),
-        };
-        let mut visits = Vec::new();
-        for job in jobs {
-            match &job {
-                Job::Message(message) => {
-                    let incoming = engine.incoming(message, batch.now_ms);
-                    if let Incoming::WakeUp { expected, .. } = incoming {
-                        batch.wake_ups.push(expected);
-                    }
-                    batch.want_items(&engine.endpoints[message.endpoint].preload);
-                    batch.incoming.push(incoming);
-                    batch.jobs.push(Some(job));
-                }
-                Job::Request(request) => {
-                    let name = &request.request.endpoint;
-                    if let Some(endpoint) = engine.endpoints.iter().find(|endpoint| endpoint.name == *name) {
-                        batch.want_items(&endpoint.preload);
-                    }
-                    // Only a load finds the response of an earlier execution before the handler runs again.
-                    batch.needs_fresh_view |= request.request.deduplication != RequestDeduplication::ByState;
-                    batch.incoming.push(Incoming::Request(request.request.clone()));
-                    batch.jobs.push(Some(job));
-                }
-                Job::Visit(job_visit) => {
-                    batch.maintenance = Maintenance::Tidy;
-                    batch.needs_fresh_view |= job_visit.visit == Visit::Sweep;
-                    visits.push(Some(job));
-                }
-            }
-        }
-        batch.responses = vec![Bytes::new(); batch.incoming.len()];
-        batch.jobs.extend(visits);
-        batch
-    }
-
-    fn want_items(&mut self, items: &[ItemName]) {
-        for item in items {
-            if !self.preload.contains(item) {
-                self.preload.push(item.clone());
-            }
-        }
-    }
-}
-
-impl Engine {
-    fn incoming(&self, job: &MessageJob, now_ms: u64) -> Incoming {
-        let envelope = &job.envelope;
-        if let Content::WakeUp { attempt, expected } = envelope.content {
-            // It must have fenced before the limit of deliveries would dead-letter it.
-            let patience = if job.delivery_count >= WAKE_UP_PATIENCE.min(self.settings.deliveries_max) {
-                WakeUpPatience::Fence
-            } else {
-                WakeUpPatience::Wait
-            };
-            return Incoming::WakeUp { attempt, expected, patience };
-        }
-        let declared = self.endpoints[job.endpoint].handlers.get(&envelope.message_type);
-        let tokenless = match declared.and_then(|handler| handler.tokenless) {
-            None => Tokenless::Refused,
-            Some(Deduplicate::Natural) => Tokenless::Natural,
-            Some(Deduplicate::ByIdentity { retention }) => {
-                Tokenless::ByIdentity { expires_at_ms: expiry(now_ms, retention) }
-            }
-        };
-        Incoming::Message { envelope: Arc::clone(envelope), tokenless }
     }
 }
 
@@ -569,6 +344,3 @@ impl Engine {
 pub(crate) fn expiry(now_ms: u64, retention: Duration) -> u64 {
     now_ms.saturating_add(u64::try_from(retention.as_millis()).unwrap_or(u64::MAX))
 }
-
-/// How a message is put back, unless the gate says otherwise.
-pub(crate) const REDELIVERY_DEFAULT: Backoff = Backoff::REDELIVERY;

@@ -4,8 +4,10 @@
 //! caches and the coalescers. It knows stores and brokers only by their traits; which ones there are, it does not know.
 
 mod backoff;
+mod batch;
 mod broker_client;
 mod coalescer;
+mod completing;
 mod consumer;
 mod edge;
 mod engine;

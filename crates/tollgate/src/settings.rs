@@ -37,7 +37,7 @@ impl Default for Settings {
             cache_bytes: 64 * 1024 * 1024,
             consumed_max: 200_000,
             deliveries_max: 10,
-            redelivery: crate::engine::REDELIVERY_DEFAULT,
+            redelivery: Backoff::REDELIVERY,
             flush_after: Duration::from_secs(5),
             sweep_every: Some(Duration::from_secs(60)),
             wake_up_after: Duration::from_secs(1),

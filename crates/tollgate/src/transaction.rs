@@ -166,9 +166,7 @@ impl Tx {
         partition: &str,
         message: &M,
     ) -> Result<MessageId, TollgateError> {
-        let to =
-            Destination { endpoint: EndpointName::new(endpoint)?, partition: PartitionKey::new(partition)? };
-        self.send_to(to, message, Audience::Tollgate)
+        self.send_to(destination(endpoint, partition)?, message, Audience::Tollgate)
     }
 
     /// Sends a message to a consumer that knows no tokens: at least once, with its deterministic id for the consumer's
@@ -182,9 +180,7 @@ impl Tx {
         partition: &str,
         message: &M,
     ) -> Result<MessageId, TollgateError> {
-        let to =
-            Destination { endpoint: EndpointName::new(endpoint)?, partition: PartitionKey::new(partition)? };
-        self.send_to(to, message, Audience::External)
+        self.send_to(destination(endpoint, partition)?, message, Audience::External)
     }
 
     /// Sends an event to every endpoint that the gate's topology declares as a subscriber, one message each. Returns how
@@ -307,6 +303,10 @@ impl Tx {
         // A handler that panics does so outside this lock.
         self.shared.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn destination(endpoint: &str, partition: &str) -> Result<Destination, TollgateError> {
+    Ok(Destination { endpoint: EndpointName::new(endpoint)?, partition: PartitionKey::new(partition)? })
 }
 
 /// How a transaction ended.

@@ -7,7 +7,7 @@ mod harness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::{Add, Log, LoggedBroker, SlowStore, add, broker, left_over, memory_store, total, until};
+use harness::{Add, Log, OddBroker, Sends, SlowStore, add, broker, left_over, memory_store, total, until};
 use tollgate::{Broker, Edge, Endpoint, Gate, HandlerError, Store, Tx};
 
 /// A network's round trip.
@@ -48,7 +48,7 @@ async fn warm_and_unbatched_a_message_with_one_output_takes_two_calls_before_dis
         .await
         .unwrap();
     let store = SlowStore { inner: Arc::clone(&inner), latency: LATENCY, log: log.clone() };
-    let broker = LoggedBroker { inner: queues as Arc<dyn Broker>, log: log.clone() };
+    let broker = OddBroker { inner: queues, sends: Sends::Logged(log.clone()) };
     let gate = Gate::builder()
         .store(Arc::new(store))
         .broker(Arc::new(broker))

@@ -1,6 +1,8 @@
 //! A world small enough to be read in a minute: one store and one broker as plain maps, and drivers that run the machine
 //! against them in a straight line. Stories interfere by doing something between two steps.
 
+#![allow(dead_code, reason = "each story book uses its own part")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -315,4 +317,18 @@ pub fn lost_answer() -> StoreError {
 
 pub fn small_limits(items: usize) -> StoreLimits {
     StoreLimits { transaction_items_max: items, ..StoreLimits::UNLIMITED }
+}
+
+/// Runs on until the step that `is_it` looks for, and gives it.
+pub fn until(
+    world: &mut World,
+    process: &mut Process,
+    mut step: Step,
+    is_it: impl Fn(&Step) -> bool,
+) -> Step {
+    while !is_it(&step) {
+        assert!(!matches!(step, Step::Settled(_)), "the story's step never came");
+        step = world.advance(process, step);
+    }
+    step
 }

@@ -179,11 +179,13 @@ pub enum Sends {
     ThreeTimes,
     /// Sends only those with a delay, and never answers for the others.
     OnlyDelayed,
+    /// Takes down every call.
+    Logged(Log),
 }
 
 impl Broker for OddBroker {
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        match self.sends {
+        match &self.sends {
             Sends::ThreeTimes => Box::pin(async move {
                 self.inner.send(messages.clone()).await;
                 self.inner.send(messages.clone()).await;
@@ -193,36 +195,11 @@ impl Broker for OddBroker {
                 Box::pin(std::future::pending())
             }
             Sends::OnlyDelayed => self.inner.send(messages),
+            Sends::Logged(log) => {
+                log.add("send");
+                self.inner.send(messages)
+            }
         }
-    }
-
-    fn receive(
-        &self,
-        endpoint: &EndpointName,
-        max: usize,
-    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
-        self.inner.receive(endpoint, max)
-    }
-
-    fn settle(
-        &self,
-        endpoint: &EndpointName,
-        settlements: Vec<Settlement>,
-    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        self.inner.settle(endpoint, settlements)
-    }
-}
-
-/// A broker that takes down every send, in the same log as the store.
-pub struct LoggedBroker {
-    pub inner: Arc<dyn Broker>,
-    pub log: Log,
-}
-
-impl Broker for LoggedBroker {
-    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        self.log.add("send");
-        self.inner.send(messages)
     }
 
     fn receive(

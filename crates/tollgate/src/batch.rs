@@ -1,0 +1,109 @@
+//! The jobs of one processing, and what the machine is told of them: which message is deduplicated how, which items are
+//! wanted, and whether the cached view is good enough. It does nothing with them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tollgate_core::processing::{Incoming, Maintenance, RequestDeduplication, Tokenless, WakeUpPatience};
+use tollgate_core::{Content, ItemName, Version};
+
+use crate::engine::{Engine, expiry};
+use crate::handler::Deduplicate;
+use crate::lanes::{Job, MessageJob, Visit};
+
+/// After this many deliveries of one wake-up, the attempt that sent it and has still not committed is fenced.
+const WAKE_UP_PATIENCE: u32 = 3;
+
+/// The jobs of one processing, and what the machine is told of them.
+pub(crate) struct Batch {
+    /// By slot; the visits stand behind the last slot.
+    pub(crate) jobs: Vec<Option<Job>>,
+    pub(crate) incoming: Vec<Incoming>,
+    pub(crate) responses: Vec<Bytes>,
+    pub(crate) preload: Vec<ItemName>,
+    pub(crate) maintenance: Maintenance,
+    /// When the processing began.
+    pub(crate) now_ms: u64,
+    pub(crate) needs_fresh_view: bool,
+    /// The versions that the wake-ups among the messages name.
+    pub(crate) wake_ups: Vec<Option<Version>>,
+}
+
+impl Batch {
+    pub(crate) fn new(engine: &Engine, jobs: Vec<Job>) -> Self {
+        let mut batch = Self {
+            jobs: Vec::with_capacity(jobs.len()),
+            incoming: Vec::with_capacity(jobs.len()),
+            responses: Vec::new(),
+            preload: Vec::new(),
+            maintenance: Maintenance::Leave,
+            now_ms: engine.now_ms(),
+            needs_fresh_view: false,
+            wake_ups: Vec::new(),
+        };
+        let mut visits = Vec::new();
+        for job in jobs {
+            match &job {
+                Job::Message(message) => {
+                    let incoming = engine.incoming(message, batch.now_ms);
+                    if let Incoming::WakeUp { expected, .. } = incoming {
+                        batch.wake_ups.push(expected);
+                    }
+                    batch.want_items(&engine.endpoints[message.endpoint].preload);
+                    batch.incoming.push(incoming);
+                    batch.jobs.push(Some(job));
+                }
+                Job::Request(request) => {
+                    let name = &request.request.endpoint;
+                    if let Some(endpoint) = engine.endpoints.iter().find(|endpoint| endpoint.name == *name) {
+                        batch.want_items(&endpoint.preload);
+                    }
+                    // Only a load finds the response of an earlier execution before the handler runs again.
+                    batch.needs_fresh_view |= request.request.deduplication != RequestDeduplication::ByState;
+                    batch.incoming.push(Incoming::Request(request.request.clone()));
+                    batch.jobs.push(Some(job));
+                }
+                Job::Visit(job_visit) => {
+                    batch.maintenance = Maintenance::Tidy;
+                    batch.needs_fresh_view |= job_visit.visit == Visit::Sweep;
+                    visits.push(Some(job));
+                }
+            }
+        }
+        batch.responses = vec![Bytes::new(); batch.incoming.len()];
+        batch.jobs.extend(visits);
+        batch
+    }
+
+    fn want_items(&mut self, items: &[ItemName]) {
+        for item in items {
+            if !self.preload.contains(item) {
+                self.preload.push(item.clone());
+            }
+        }
+    }
+}
+
+impl Engine {
+    fn incoming(&self, job: &MessageJob, now_ms: u64) -> Incoming {
+        let envelope = &job.envelope;
+        if let Content::WakeUp { attempt, expected } = envelope.content {
+            // It must have fenced before the limit of deliveries would dead-letter it.
+            let patience = if job.delivery_count >= WAKE_UP_PATIENCE.min(self.settings.deliveries_max) {
+                WakeUpPatience::Fence
+            } else {
+                WakeUpPatience::Wait
+            };
+            return Incoming::WakeUp { attempt, expected, patience };
+        }
+        let declared = self.endpoints[job.endpoint].handlers.get(&envelope.message_type);
+        let tokenless = match declared.and_then(|handler| handler.tokenless) {
+            None => Tokenless::Refused,
+            Some(Deduplicate::Natural) => Tokenless::Natural,
+            Some(Deduplicate::ByIdentity { retention }) => {
+                Tokenless::ByIdentity { expires_at_ms: expiry(now_ms, retention) }
+            }
+        };
+        Incoming::Message { envelope: Arc::clone(envelope), tokenless }
+    }
+}

@@ -1,0 +1,133 @@
+//! What follows a commit: the driver of the completion, steps 7 to 10. It publishes, cleans up, consumes and acknowledges;
+//! what to do next it is told by `tollgate-core`, as the driver of the processing in [`crate::engine`] is.
+
+use bytes::Bytes;
+use tollgate_core::completion::{CleanUp, Completion, CompletionReport, CompletionStep};
+use tollgate_core::processing::Disposition;
+use tollgate_core::{EntryRead, SessionMark, StoreError, TokenRef};
+
+use crate::engine::Engine;
+use crate::lanes::{Job, LaneKey};
+use crate::store_client::StoreClient;
+use crate::transaction::BLOB_KIND;
+
+/// What is left to do after a partition's lane was released.
+pub(crate) struct Tail {
+    pub(crate) completion: Completion,
+    /// The jobs that wait for it, by slot; visits, which have none, end when this is dropped.
+    pub(crate) jobs: Vec<Option<Job>>,
+}
+
+impl Engine {
+    /// Steps 7 to 10, outside the partition's lane.
+    pub(crate) async fn finish(&self, key: &LaneKey, tail: Tail) {
+        let Tail { completion, mut jobs } = tail;
+        let report = self.complete(key, completion).await;
+        let has_failures = report.failures().next().is_some();
+        self.lanes.add_marks(key, report.marks, self.now_ms());
+        if has_failures {
+            // The next visitor loads the partition and completes what is pending (R5): for messages without a token
+            // there may be no redelivery that would.
+            self.cache.forget(key);
+        }
+        for outcome in report.outcomes {
+            for slot in outcome.slots {
+                let Some(Job::Message(job)) = jobs[slot].take() else { continue };
+                let disposition = match &outcome.result {
+                    Ok(()) => Disposition::Committed,
+                    Err(reason) => Disposition::Retry { reason: reason.clone() },
+                };
+                self.settle_message(job, disposition);
+            }
+        }
+    }
+
+    /// Steps 7 to 9, for what was committed now or before.
+    pub(crate) async fn complete(&self, key: &LaneKey, completion: Completion) -> CompletionReport {
+        let mut step = completion.begin();
+        let report = loop {
+            step = match step {
+                CompletionStep::ReadOutputs(read) => {
+                    let entries = self.store(key).read_entries(read.requests()).await;
+                    read.answer(entries)
+                }
+                CompletionStep::Publish(publish) => {
+                    let sent = self.broker.publish(publish.envelopes()).await;
+                    publish.answer(sent)
+                }
+                CompletionStep::CleanUp(clean_up) => {
+                    let mut answers = Vec::with_capacity(clean_up.clean_ups().len());
+                    for effect in clean_up.clean_ups() {
+                        answers.push(self.delete_effect(effect).await);
+                    }
+                    clean_up.answer(answers)
+                }
+                CompletionStep::Consume(consume) => {
+                    let deleted = self.consume(consume.tokens()).await;
+                    consume.answer(deleted)
+                }
+                CompletionStep::Done(report) => break report,
+            }
+        };
+        for outcome in &report.outcomes {
+            if let (Ok(()), Some(token)) = (&outcome.result, outcome.pending.origin.token()) {
+                self.consumed.insert(outcome.pending.origin.message_id(), token);
+            }
+        }
+        report
+    }
+
+    async fn delete_effect(&self, effect: &CleanUp) -> Result<(), String> {
+        if effect.kind.as_str() != BLOB_KIND {
+            return Err(format!("nobody here knows how to clean up effects of kind {}", effect.kind));
+        }
+        let blobs = self.blobs.as_ref().ok_or("a blob is to be deleted, but the gate has no blob storage")?;
+        blobs.delete(&effect.registration.name).await.map_err(|error| error.to_string())
+    }
+
+    /// Reads tokens, each from the store that its alias names.
+    pub(crate) async fn read_tokens(&self, reads: Vec<EntryRead>) -> Vec<Result<Option<Bytes>, StoreError>> {
+        self.ask_by_store(reads, |read| &read.token, async |store, reads| store.read_entries(reads).await)
+            .await
+    }
+
+    /// Deletes tokens, each in the store that its alias names.
+    async fn consume(&self, tokens: Vec<TokenRef>) -> Vec<Result<Option<SessionMark>, StoreError>> {
+        self.ask_by_store(tokens, |token| token, async |store, tokens| store.delete_entries(tokens).await)
+            .await
+    }
+
+    /// Sends each request to the store that its token names; one whose store this process doesn't know is answered with an
+    /// error, and so its message is put back.
+    async fn ask_by_store<Request: Clone, Answer>(
+        &self,
+        requests: Vec<Request>,
+        token_of: impl Fn(&Request) -> &TokenRef,
+        ask: impl AsyncFn(&StoreClient, Vec<Request>) -> Vec<Result<Answer, StoreError>>,
+    ) -> Vec<Result<Answer, StoreError>> {
+        if let [only] = &self.stores[..]
+            && requests.iter().all(|request| token_of(request).store == *only.alias())
+        {
+            return ask(only, requests).await;
+        }
+        let mut answers: Vec<Result<Answer, StoreError>> =
+            requests.iter().map(|request| Err(self.unknown_store(token_of(request)))).collect();
+        for store in &self.stores {
+            let (places, own): (Vec<usize>, Vec<Request>) = requests
+                .iter()
+                .enumerate()
+                .filter(|(_, request)| token_of(request).store == *store.alias())
+                .map(|(place, request)| (place, request.clone()))
+                .unzip();
+            for (place, answer) in places.into_iter().zip(ask(store, own).await) {
+                answers[place] = answer;
+            }
+        }
+        answers
+    }
+
+    fn unknown_store(&self, token: &TokenRef) -> StoreError {
+        let first = self.stores.first().expect("a gate has at least one store");
+        StoreError::ForeignToken { store: first.alias().clone(), token: token.clone() }
+    }
+}
