@@ -1,6 +1,6 @@
 //! Directories: made so that they last, synced after a change, and measured. What lies in them is not known here.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -14,8 +14,16 @@ pub(crate) fn create(directory: &Path) -> io::Result<()> {
 }
 
 /// Makes it durable which files a directory has.
+#[cfg(unix)]
 pub(crate) fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    fs::File::open(directory)?.sync_all()
+}
+
+/// Other systems have no such call: their file systems log the change of a directory themselves.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail elsewhere")]
+pub(crate) fn sync(_directory: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// How much everything in a directory takes on the disk, in bytes.

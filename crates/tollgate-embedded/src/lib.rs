@@ -50,9 +50,9 @@
 //!
 //! | what | figure | command (`cargo run --release …`) |
 //! |---|---|---|
-//! | commits a second, 64 tasks, through the store | 14,000 to 29,000, 64 a sync; 0.85 to 1.7 times the engine alone | `-p tollgate-embedded --example group_commit` |
-//! | the same on a file system in memory, where a sync costs nothing | 0.81 of the engine alone | `… --example group_commit -- /dev/shm` |
-//! | 1,000,000 messages in 1000 partitions, each committed and consumed | 14,700 commits and as many deletions a second; 59 MB on the disk at most, 1.22 MB after a compaction of 0.6 s; 1.10 MB for their state alone, written directly | `-p tollgate-embedded --example footprint` |
+//! | durable commits a second of 64 tasks, and of the engine alone, medians of four runs | 38,000 and 45,900 (0.84) on a quiet machine; 21,400 and 17,800, 17,900 and 15,500, 13,800 and 16,300 beside heavy other work; 64 a sync | `-p tollgate-embedded --example group_commit` |
+//! | the same on a file system in memory, where a sync costs nothing | 0.76 to 0.81 of the engine alone | `… --example group_commit -- /dev/shm` |
+//! | 1,000,000 messages in 1000 partitions, each committed and consumed | 14,700 and 16,700 commits and as many deletions a second in two runs; 59 MB on the disk at most, 1.22 MB after a compaction of 0.4 to 0.6 s; 1.10 MB for their state alone, written directly | `-p tollgate-embedded --example footprint` |
 //! | [`MemoryStore`]: a commit, an entry read of a batch | 181 ns, 47 ns | `-p tollgate-embedded --example memory_store` |
 //!
 //! Why fjall: `docs/decisions/0002-the-embedded-engine.md`.
