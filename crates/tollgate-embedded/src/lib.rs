@@ -50,7 +50,7 @@
 //!
 //! | what | figure | command (`cargo run --release …`) |
 //! |---|---|---|
-//! | durable commits a second of 64 tasks, and of the engine alone, medians of four runs | 38,000 and 45,900 (0.84) on a quiet machine; 21,400 and 17,800, 17,900 and 15,500, 13,800 and 16,300 beside heavy other work; 64 a sync | `-p tollgate-embedded --example group_commit` |
+//! | durable commits a second of 64 tasks, and of the engine alone in the same run | beside heavy other work, three runs: 21,400 and 17,800 (median ratio 1.21), 13,800 and 16,300 (0.83), 14,500 and 15,800 (1.06); on a quieter machine, before the writer decided requests while others came: 38,000 and 45,900 (0.84). 64 a sync | `-p tollgate-embedded --example group_commit` |
 //! | the same on a file system in memory, where a sync costs nothing | 0.76 to 0.81 of the engine alone | `… --example group_commit -- /dev/shm` |
 //! | 1,000,000 messages in 1000 partitions, each committed and consumed | 14,700 and 16,700 commits and as many deletions a second in two runs; 59 MB on the disk at most, 1.22 MB after a compaction of 0.4 to 0.6 s; 1.10 MB for their state alone, written directly | `-p tollgate-embedded --example footprint` |
 //! | [`MemoryStore`]: a commit, an entry read of a batch | 181 ns, 47 ns | `-p tollgate-embedded --example memory_store` |
