@@ -130,6 +130,6 @@ pub enum RegistrationState {
 impl ControlRecord {
     /// The marker of a token, if its message has been committed and the marker was not pruned yet.
     pub fn marker(&self, token: &TokenRef) -> Option<&PendingEntry> {
-        self.pending.iter().find(|entry| entry.origin.token() == Some(token))
+        self.pending.iter().find(|entry| entry.origin.token().is_some_and(|known| known.is(token)))
     }
 }

@@ -215,6 +215,8 @@ pub struct Processing {
     fold: Fold,
     /// Most messages in one fold: lowered to one when a store refuses a folded commit as too large.
     fold_max: usize,
+    /// How many more pending entries the control record takes, counted when the markers were checked.
+    room: usize,
     reloads: u32,
     /// A commit of this processing that may have happened without our hearing of it (R7).
     uncertain: Option<LostCommit>,
@@ -249,6 +251,7 @@ impl Processing {
             view: work.view.unwrap_or_default(),
             fold: Fold::default(),
             fold_max: PENDING_MAX,
+            room: 0,
             reloads: 0,
             uncertain: None,
             completions: Vec::new(),

@@ -87,6 +87,13 @@ pub struct TokenRef {
     pub entry: EntryKey,
 }
 
+impl TokenRef {
+    /// Whether both refer to the same token. Like `==`, but quick to say no: sequences differ long before names do.
+    pub fn is(&self, other: &Self) -> bool {
+        self.entry == other.entry && self == other
+    }
+}
+
 impl fmt::Display for TokenRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.store, self.partition, self.entry)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use tollgate_core::control_record::PENDING_MAX;
 use tollgate_core::marks::Marks;
 use tollgate_core::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
 use tollgate_core::{
@@ -29,6 +30,9 @@ use crate::statistics::Counters;
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
 use crate::transaction::{Ended, Tx};
+
+/// Most messages of a fold that are finished while the next fold of their partition runs.
+const PIPELINED_MAX: usize = PENDING_MAX / 2;
 
 /// Everything that the tasks of a gate share.
 pub(crate) struct Engine {
@@ -93,7 +97,15 @@ impl Engine {
         };
         loop {
             let tail = self.process(&key, jobs, marks).await;
-            // The partition is free before its outputs are out: what follows the commit needs no lock.
+            // The partition is free before its outputs are out: what follows the commit needs no lock. But of a large fold
+            // little room is left in the control record, so the next one would only get in its way.
+            let tail = match tail {
+                Some(tail) if tail.completion.pending_count() > PIPELINED_MAX => {
+                    self.finish(&key, tail).await;
+                    None
+                }
+                tail => tail,
+            };
             let next = self.lanes.next_or_release(&key, self.settings.fold_max);
             match (tail, next) {
                 (None, None) => return,

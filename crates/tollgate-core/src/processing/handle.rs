@@ -246,7 +246,7 @@ impl HandleStep {
 impl Processing {
     /// The next handler, or the commit.
     pub(super) fn handle_next(mut self: Box<Self>) -> Step {
-        let fold_max = self.fold_max.min(self.room());
+        let fold_max = self.fold_max.min(self.room);
         let next = self.slots.iter().position(|slot| matches!(slot.state, SlotState::Ready(_)));
         let Some(slot) = next else { return self.finish_fold() };
         if self.fold.members.len() >= fold_max {

@@ -96,7 +96,7 @@ impl Incoming {
         match (self, other) {
             (Self::Message { envelope: a, .. }, Self::Message { envelope: b, .. }) => {
                 match (a.token(), b.token()) {
-                    (Some(a), Some(b)) => a == b,
+                    (Some(a), Some(b)) => a.is(b),
                     (None, None) => a.message_id == b.message_id,
                     (Some(_), None) | (None, Some(_)) => false,
                 }

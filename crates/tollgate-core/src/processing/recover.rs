@@ -3,7 +3,6 @@
 
 use super::{Processing, Step};
 use crate::completion::{Completion, CompletionReport, CompletionTask};
-use crate::control_record::PENDING_MAX;
 
 /// Pending entries are to be completed before anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,10 +64,5 @@ impl Processing {
             .iter()
             .flat_map(|control| &control.pending)
             .filter(|entry| !self.marks.is_finished(entry.id))
-    }
-
-    /// How many more pending entries the control record takes.
-    pub(super) fn room(&self) -> usize {
-        PENDING_MAX.saturating_sub(self.unfinished().count())
     }
 }

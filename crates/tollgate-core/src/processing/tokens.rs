@@ -9,6 +9,7 @@ use super::incoming::{Incoming, SlotState, WakeUpPatience};
 use super::{Disposition, HandlerInput, Processing, RecoverStep, Step};
 use crate::codec;
 use crate::completion::CompletionTask;
+use crate::control_record::PENDING_MAX;
 use crate::envelope::{Content, Envelope};
 use crate::store::{EntryRead, StoreError};
 
@@ -23,8 +24,9 @@ pub struct ReadTokensStep {
 impl Processing {
     /// Step 2, and what else can be decided without I/O.
     pub(super) fn check_markers(mut self: Box<Self>) -> Step {
+        self.room = PENDING_MAX - self.unfinished().count().min(PENDING_MAX);
         let has_waiting = self.slots.iter().any(|slot| matches!(slot.state, SlotState::Waiting));
-        if has_waiting && self.room() == 0 {
+        if has_waiting && self.room == 0 {
             match RecoverStep::of_unfinished(self) {
                 Ok(recover) => return Step::Recover(recover),
                 Err(_) => unreachable!("no room means that there are unfinished pending entries"),
