@@ -195,7 +195,8 @@ impl Engine {
                 Err(reason) => return handle.failed(Failure::Passing { reason }),
             },
         };
-        let deadline_ms = expiry(batch.now_ms, self.settings.attempt_max);
+        // Not of the whole processing: the handlers of a fold run one after the other.
+        let deadline_ms = expiry(self.now_ms(), self.settings.attempt_max);
         let tx = Tx::new(Arc::clone(self), key.clone(), handle, deadline_ms);
         let handler: BoxFuture<'static, Result<(), HandlerError>> = match &batch.jobs[slot] {
             Some(Job::Message(job)) => {

@@ -245,7 +245,9 @@ impl Tx {
         let (name, commit) = {
             let mut step = self.step();
             let step = step.as_mut().ok_or(TollgateError::Ended)?;
-            let name = EffectName::new(format!("{prefix}{}-{}", step.attempt(), effects.count))?;
+            // Messages that are folded share their attempt, so the slot is part of what makes the name unique.
+            let name =
+                EffectName::new(format!("{prefix}{}-{}-{}", step.attempt(), step.slot(), effects.count))?;
             let commit = step.register(kind, name.clone(), deadline_ms).map_err(|failure| match failure {
                 Failure::Passing { reason } => TollgateError::RequestFailed { reason },
                 Failure::Permanent { reason } => TollgateError::RequestRefused { reason },

@@ -394,6 +394,35 @@ async fn the_blob_of_the_attempt_that_commits_stays_and_those_of_failed_ones_go(
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_of_one_burst_have_blobs_of_their_own_and_a_failing_one_takes_only_its_own_along() {
+    let (store, broker) = (memory_store(), broker());
+    let blobs = Arc::new(MemoryBlobs::new());
+    let gate = gate(&store, &broker)
+        .blobs(Arc::clone(&blobs) as Arc<dyn Blobs>)
+        .endpoint(Endpoint::new("adder").on::<Add, _, _>(|tx: Tx, message| async move {
+            let name = tx.put_blob("invoices/", message.amount.to_string()).await?;
+            if message.amount == 2 {
+                return Err(HandlerError::permanent("no invoice for two"));
+            }
+            tx.put(&format!("invoice {}", message.amount), name.as_str())?;
+            add(tx, message).await
+        }))
+        .open()
+        .await
+        .unwrap();
+    send(&gate, "one", (0..5).map(|amount| Add { amount, hops: 0 }).collect()).await;
+    until(&gate, |statistics| statistics.committed == 5 && statistics.dead_letters == 1).await;
+    let statistics = gate.close().await;
+    assert!(statistics.commits < 5, "the burst must have been folded: {statistics:?}");
+    let mut contents = Vec::new();
+    for name in blobs.list("invoices/").await.unwrap() {
+        contents.push(blobs.get(&name).await.unwrap().unwrap());
+    }
+    contents.sort();
+    assert_eq!(contents, ["0", "1", "3", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_process_had_committed_when_it_died_is_published_by_the_next_visitor() {
     let (store, queues) = (memory_store(), broker());
     // A process dies between commit and publication: its broker never answers, but for the wake-up.
