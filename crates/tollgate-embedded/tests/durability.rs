@@ -225,7 +225,7 @@ async fn a_failed_write_leaves_the_outcome_open_and_the_store_closed_to_writes()
     let store = open(directory.path());
     must_commit(&store, commit(&here, 1, 8)).await;
     drop(store);
-    // The child may not make any file longer than so many KiB: enough for a journal (64 MiB), not for a third large commit.
+    // The child may not make any file longer than so many KiB: enough for a journal (64 MiB), not for a second large commit.
     let exe = std::env::current_exe().unwrap();
     let shell =
         "trap '' XFSZ; ulimit -f 71680; exec \"$0\" --exact the_child_on_a_full_disk --ignored --nocapture";
@@ -246,8 +246,9 @@ async fn a_failed_write_leaves_the_outcome_open_and_the_store_closed_to_writes()
 
 const CHILD_DIRECTORY: &str = "TOLLGATE_TEST_CHILD_DIRECTORY";
 
-/// How many large commits fit into the journal.
-const LARGE_COMMITS: u64 = 2;
+/// How many large commits fit into the journal; together they stay below the size at which the engine would begin a new one
+/// in the background, sooner or later.
+const LARGE_COMMITS: u64 = 1;
 
 #[tokio::test]
 #[ignore = "the child process of a_failed_write_leaves_the_outcome_open_and_the_store_closed_to_writes"]
@@ -270,7 +271,12 @@ async fn the_child_on_a_full_disk() {
     for counter in 2..counter {
         must_commit(&store, large(counter)).await;
     }
-    let error = store.commit(large(counter)).await.unwrap_err();
+    let mut too_large = large(counter);
+    let ballast = too_large.items[0].1.clone();
+    too_large
+        .items
+        .extend(["ballast", "more ballast"].map(|name| (name.try_into().unwrap(), ballast.clone())));
+    let error = store.commit(too_large).await.unwrap_err();
     assert!(matches!(error, StoreError::OutcomeUnknown { .. }), "{error}");
     let refused = store.commit(commit(&here, counter, 8)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
