@@ -31,6 +31,9 @@ const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// own, and all others would wait for it.
 const COMPANY_SHARE: u32 = 2;
 
+/// Longest wait for companions at all: a disk that stalled once must not make the next request wait as long.
+const COMPANY_WAIT_MAX: Duration = Duration::from_millis(5);
+
 /// What can be asked of the writer.
 pub(crate) enum WriteRequest {
     Commit(Box<Commit>, Reply<CommitOutcome>),
@@ -208,7 +211,7 @@ impl Desk {
         self.tallies.syncs.add(1);
         tables.write(changes).map_err(|error| error.to_string())?;
         self.access.send_replace(Access::Open(Arc::new(View::of(tables))));
-        self.company.wait = begin.elapsed() / COMPANY_SHARE;
+        self.company.wait = (begin.elapsed() / COMPANY_SHARE).min(COMPANY_WAIT_MAX);
         Ok(())
     }
 
