@@ -259,11 +259,6 @@ impl Processing {
         if known { processing.check_markers() } else { Step::Load(LoadStep(processing)) }
     }
 
-    /// The partition that is being processed.
-    pub fn partition(&self) -> &PartitionKey {
-        &self.partition
-    }
-
     fn load_request(&self) -> LoadRequest {
         let records: Vec<DeduplicationKey> = self
             .slots

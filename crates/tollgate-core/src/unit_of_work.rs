@@ -70,9 +70,4 @@ impl UnitOfWork {
     pub const fn response(&self) -> &Bytes {
         &self.response
     }
-
-    /// How many messages are to be sent so far.
-    pub fn outgoing_count(&self) -> usize {
-        self.outgoing.len()
-    }
 }

@@ -3,8 +3,10 @@
 //! requests, answers and a call that takes many of the first and gives as many of the second.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tollgate_core::BoxFuture;
 
@@ -99,13 +101,23 @@ impl<Request: Send + 'static, Answer: Send + 'static> Coalescer<Request, Answer>
         if may_start {
             state.calls_in_flight += 1;
             drop(state);
-            let shared = Arc::clone(&self.shared);
-            self.shared.tasks.spawn(async move { shared.run().await });
+            Shared::start(&self.shared);
         }
     }
 }
 
-impl<Request, Answer> Shared<Request, Answer> {
+impl<Request: Send + 'static, Answer: Send + 'static> Shared<Request, Answer> {
+    /// Starts a task that makes calls; it has been counted already. If a call panics, the requests in it are answered by
+    /// dropped senders, and the task goes on with those that wait: nobody waits for ever.
+    fn start(shared: &Arc<Self>) {
+        let own = Arc::clone(shared);
+        shared.tasks.spawn(async move {
+            while AssertUnwindSafe(own.run()).catch_unwind().await.is_err() {
+                tracing::error!("a batched call has panicked; its requests fail");
+            }
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<Request, Answer>> {
         // A panic while the lock is held can't happen between two consistent states: every section only moves values.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -220,6 +232,30 @@ mod tests {
         let answers = coalescer.ask((0..10).collect()).await.unwrap();
         assert_eq!(answers, (0..10).map(|n| n * 2).collect::<Vec<_>>());
         assert_eq!(calls.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_fails_its_own_requests_and_no_others() {
+        let tasks = Tasks::new(Arc::new(TokioRuntime::new()));
+        let coalescer: Coalescer<u64, u64> = Coalescer::new(tasks, 1, |requests: Vec<u64>| {
+            Box::pin(async move {
+                assert_ne!(requests, [13], "unlucky");
+                requests
+            })
+        });
+        let asked: Vec<_> = [1, 13, 2, 3]
+            .into_iter()
+            .map(|n| {
+                let coalescer = coalescer.clone();
+                tokio::spawn(async move { coalescer.ask(vec![n]).await })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for one in asked {
+            answers.push(one.await.unwrap());
+        }
+        assert_eq!(answers, [Some(vec![1]), None, Some(vec![2]), Some(vec![3])]);
+        assert_eq!(coalescer.ask(vec![4]).await, Some(vec![4]));
     }
 
     #[tokio::test]

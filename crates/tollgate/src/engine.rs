@@ -57,14 +57,6 @@ impl Engine {
         &self.stores[key.store]
     }
 
-    pub(crate) fn topology(&self) -> &Topology {
-        &self.topology
-    }
-
-    pub(crate) fn blobs(&self) -> Option<&Arc<dyn Blobs>> {
-        self.blobs.as_ref()
-    }
-
     pub(crate) fn now_ms(&self) -> u64 {
         self.tasks.runtime().now_ms()
     }
@@ -123,7 +115,7 @@ impl Engine {
     /// Steps 1 to 5 for some jobs of one partition. What is left to do afterwards is returned.
     async fn process(self: &Arc<Self>, key: &LaneKey, jobs: Vec<Job>, marks: Marks) -> Option<Tail> {
         let mut batch = Batch::new(self, jobs);
-        let (view, place) = self.cache.take(key).split();
+        let (view, place) = self.cache.take(key);
         let view = view.filter(|_| !batch.needs_fresh_view);
         // What an edge was about to commit may not be in a view from before.
         let view = view

@@ -89,7 +89,6 @@ pub struct GateBuilder {
     runtime: Option<Arc<dyn Runtime>>,
     endpoints: Vec<Endpoint>,
     topology: Topology,
-    subscribers: Vec<EndpointName>,
     settings: Settings,
     problem: Option<TollgateError>,
 }
@@ -139,10 +138,7 @@ impl GateBuilder {
         partition: impl Fn(&M) -> String + Send + Sync + 'static,
     ) -> Self {
         match EndpointName::new(endpoint) {
-            Ok(endpoint) => {
-                self.subscribers.push(endpoint.clone());
-                self.topology.subscribe::<M>(endpoint, Box::new(partition));
-            }
+            Ok(endpoint) => self.topology.subscribe::<M>(endpoint, Box::new(partition)),
             Err(error) => self.problem = Some(error.into()),
         }
         self

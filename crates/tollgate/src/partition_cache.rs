@@ -28,13 +28,6 @@ impl Place {
     }
 }
 
-/// A view that was taken out, and where it came from.
-#[derive(Default)]
-pub(crate) struct Taken {
-    view: Option<PartitionView>,
-    place: Option<Arc<Place>>,
-}
-
 impl PartitionCache {
     /// Holds views of about `bytes_max` bytes altogether.
     pub(crate) fn new(bytes_max: u64) -> Self {
@@ -45,11 +38,12 @@ impl PartitionCache {
         Self { views }
     }
 
-    /// Takes the view of a partition out, to be changed by whoever holds the partition's lane.
-    pub(crate) fn take(&self, key: &LaneKey) -> Taken {
+    /// Takes the view of a partition out, to be changed by whoever holds the partition's lane, and says where it came
+    /// from.
+    pub(crate) fn take(&self, key: &LaneKey) -> (Option<PartitionView>, Option<Arc<Place>>) {
         let place = self.views.get(key);
         let view = place.as_ref().and_then(|place| place.lock().take());
-        Taken { view, place }
+        (view, place)
     }
 
     /// Puts a view back where it was taken from.
@@ -69,13 +63,6 @@ impl PartitionCache {
         if let Some(place) = self.views.get(key) {
             *place.lock() = None;
         }
-    }
-}
-
-impl Taken {
-    /// The view and its place, apart.
-    pub(crate) fn split(self) -> (Option<PartitionView>, Option<Arc<Place>>) {
-        (self.view, self.place)
     }
 }
 

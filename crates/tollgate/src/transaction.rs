@@ -189,7 +189,7 @@ impl Tx {
     /// # Errors
     /// If a partition key that a subscription computes breaks a rule, or the event can't be written as JSON.
     pub fn publish<M: Message>(&self, event: &M) -> Result<usize, TollgateError> {
-        let subscriptions = self.shared.engine.topology().subscribers::<M>(TypeId::of::<M>());
+        let subscriptions = self.shared.engine.topology.subscribers::<M>(TypeId::of::<M>());
         for subscription in subscriptions {
             let partition = PartitionKey::new((subscription.partition)(event))?;
             let to = Destination { endpoint: subscription.endpoint.clone(), partition };
@@ -233,7 +233,7 @@ impl Tx {
         content: impl Into<Bytes>,
     ) -> Result<EffectName, TollgateError> {
         let engine = &self.shared.engine;
-        let blobs = engine.blobs().ok_or_else(|| {
+        let blobs = engine.blobs.as_ref().ok_or_else(|| {
             TollgateError::Configuration("a handler stores a blob, but the gate has no blob storage".into())
         })?;
         let mut effects = self.shared.effects.lock().await;
@@ -274,7 +274,7 @@ impl Tx {
     /// # Errors
     /// What blob storage says.
     pub async fn get_blob(&self, name: &EffectName) -> Result<Option<Bytes>, TollgateError> {
-        let blobs = self.shared.engine.blobs().ok_or_else(|| {
+        let blobs = self.shared.engine.blobs.as_ref().ok_or_else(|| {
             TollgateError::Configuration("a handler reads a blob, but the gate has no blob storage".into())
         })?;
         Ok(blobs.get(name).await?)
