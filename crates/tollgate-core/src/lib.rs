@@ -28,7 +28,7 @@ pub use ids::{
 };
 pub use limits::{LimitExceeded, StoreLimits};
 pub use outbox_entry::{Audience, Body, OutboxEntry};
-pub use sequence::{EntryKey, Incarnation, Sequence, SessionMark, TokenRef, Version};
+pub use sequence::{EntryKey, Incarnation, Placement, Sequence, SessionMark, TokenRef, Version};
 pub use store::{
     BoxFuture, Commit, CommitOutcome, EntryRead, ItemValue, LoadRequest, LoadedPartition, RecordWrite,
     ScanCursor, ScanPage, ScannedPartition, Store, StoreError,

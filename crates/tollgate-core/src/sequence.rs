@@ -61,13 +61,40 @@ impl fmt::Display for Version {
     }
 }
 
+/// Where a store has put the outbox entries of one commit, for stores that have two places (design section 7: the cheaper
+/// of two layouts). It is part of the entry's index, and so of every reference to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// Inside the partition's main item, or the only place that there is. Indexes are counted from 0.
+    Together,
+    /// Each an item of its own. Indexes are counted from 2^31.
+    Apart,
+}
+
+impl Placement {
+    /// The index of the first outgoing message of a commit.
+    pub const fn first_index(self) -> u32 {
+        match self {
+            Self::Together => 0,
+            Self::Apart => 1 << 31,
+        }
+    }
+}
+
 /// Where an outbox entry lies inside its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryKey {
     /// The commit that stored it.
     pub sequence: Sequence,
-    /// Which of the outgoing messages of that commit, counted from 0.
+    /// Which of the outgoing messages of that commit, counted from [`Placement::first_index`].
     pub index: u32,
+}
+
+impl EntryKey {
+    /// Where the store has put the entry.
+    pub const fn placement(self) -> Placement {
+        if self.index < Placement::Apart.first_index() { Placement::Together } else { Placement::Apart }
+    }
 }
 
 impl fmt::Display for EntryKey {
@@ -129,6 +156,16 @@ impl SessionMark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_tells_where_its_entry_lies() {
+        let sequence = Version::first(Incarnation(1)).sequence();
+        for placement in [Placement::Together, Placement::Apart] {
+            let first = EntryKey { sequence, index: placement.first_index() };
+            let last = EntryKey { sequence, index: placement.first_index() + ((1 << 31) - 1) };
+            assert_eq!((first.placement(), last.placement()), (placement, placement));
+        }
+    }
 
     #[test]
     fn of_two_session_marks_of_one_scope_the_newer_stays() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::ids::{DeduplicationKey, ItemName, PartitionKey, StoreAlias};
 use crate::limits::{LimitExceeded, StoreLimits};
-use crate::sequence::{EntryKey, SessionMark, TokenRef, Version};
+use crate::sequence::{EntryKey, Placement, SessionMark, TokenRef, Version};
 
 /// A boxed future, so that stores and brokers can be used as trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,6 +50,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads outbox entries. `None`: the entry was consumed, or never existed.
     fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>>;
+
+    /// Where this store wants the outbox entries of `commit` to lie. It is asked before each commit that has some, and the
+    /// commit that follows has its entries numbered accordingly. Stores with one place need not implement it.
+    fn placement(&self, commit: &Commit) -> Placement {
+        let _ = commit;
+        Placement::Together
+    }
 
     /// Commits one partition's changes, all or nothing, conditional on its version.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>>;

@@ -6,7 +6,7 @@
 mod world;
 
 use tollgate_core::processing::{Disposition, Incoming, Processing, Step, Work};
-use tollgate_core::{Content, MessageId, PartitionKey, StoreError, codec};
+use tollgate_core::{Content, MessageId, PartitionKey, Placement, StoreError, codec};
 use world::{Process, World, item, lost_answer, message, partition, small_limits, store, until};
 
 #[test]
@@ -406,4 +406,26 @@ fn the_sender_chooses_the_partition_and_the_receiver_does_not_compute_it_again()
     let entry = codec::decode_entry(&entry).unwrap();
     assert_eq!(entry.to.partition, PartitionKey::new("P").unwrap());
     assert_eq!(envelopes[0].to, entry.to);
+}
+
+#[test]
+fn every_reference_to_an_output_says_where_the_store_has_put_it() {
+    let (mut world, envelopes) = World::with_messages(&["send"]);
+    let mut process = Process::default();
+    let work = world.work(&process, vec![message(&envelopes[0])]);
+    let is_commit = |step: &Step| matches!(step, Step::Commit(_));
+    let Step::Commit(commit) = until(&mut world, &mut process, Processing::begin(work), is_commit) else {
+        unreachable!("that was waited for")
+    };
+    let commit = commit.placed(Placement::Apart);
+    let outcome = world.commit(commit.request());
+    // The process dies before it publishes; the next one finds the entry by the control record alone.
+    drop(commit.answer(Ok(outcome)));
+    world.tidy(&mut Process::default());
+    let token = world.sent[0].token().expect("it goes to a consumer that knows tokens").clone();
+    assert_eq!(token.entry.placement(), Placement::Apart);
+    assert!(world.read(&token).is_some(), "the reference leads to the entry");
+    world.consume(&token);
+    world.tidy(&mut process);
+    world.assert_quiet();
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tollgate_core::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, ScanCursor, ScanPage,
-    SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, Placement, ScanCursor,
+    ScanPage, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
 
 use crate::store_operation::Operation;
@@ -106,6 +106,10 @@ impl Store for CountingStore {
 
     fn limits(&self) -> StoreLimits {
         self.inner.limits()
+    }
+
+    fn placement(&self, commit: &Commit) -> Placement {
+        self.inner.placement(commit)
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {

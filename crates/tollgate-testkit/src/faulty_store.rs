@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tollgate_core::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, PartitionKey, ScanCursor,
-    ScanPage, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, PartitionKey, Placement,
+    ScanCursor, ScanPage, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
 
 use crate::store_gate::{Gate, GateState};
@@ -224,6 +224,10 @@ impl Store for FaultyStore {
 
     fn limits(&self) -> StoreLimits {
         self.inner.limits()
+    }
+
+    fn placement(&self, commit: &Commit) -> Placement {
+        self.inner.placement(commit)
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {

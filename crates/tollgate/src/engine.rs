@@ -10,9 +10,12 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tollgate_core::control_record::PENDING_MAX;
 use tollgate_core::marks::Marks;
-use tollgate_core::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
+use tollgate_core::processing::{
+    CommitStep, Disposition, Failure, HandleStep, Processing, Settled, Step, Work,
+};
 use tollgate_core::{
-    AttemptId, Blobs, Body, BoxFuture, CommitOutcome, EffectName, Envelope, Incarnation, StoreError, Verdict,
+    AttemptId, Blobs, Body, BoxFuture, Commit, CommitOutcome, EffectName, Envelope, Incarnation, Placement,
+    StoreError, Verdict,
 };
 use tracing::Instrument;
 
@@ -157,7 +160,8 @@ impl Engine {
                     wake_up.answer(sent)
                 }
                 Step::Commit(commit) => {
-                    let answer = self.store(key).commit(commit.request()).await;
+                    let (commit, request) = self.place(key, commit);
+                    let answer = self.store(key).commit(request).await;
                     match &answer {
                         Ok(CommitOutcome::Committed { .. }) if commit.message_count() > 0 => {
                             self.counters.commits.add(1);
@@ -174,6 +178,22 @@ impl Engine {
             }
         };
         self.settle(key, settled, place, batch)
+    }
+
+    /// Lets the store say where the outgoing messages are to lie, and builds the commit accordingly.
+    fn place(&self, key: &LaneKey, commit: CommitStep) -> (CommitStep, Commit) {
+        let request = commit.request();
+        if request.entries.is_empty() {
+            return (commit, request);
+        }
+        match self.store(key).store().placement(&request) {
+            Placement::Together => (commit, request),
+            placement @ Placement::Apart => {
+                let commit = commit.placed(placement);
+                let request = commit.request();
+                (commit, request)
+            }
+        }
     }
 
     /// Runs one handler and tells the machine how it went.

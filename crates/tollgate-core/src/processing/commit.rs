@@ -7,7 +7,7 @@ use crate::completion::{Afterwards, CleanUp, CompletionTask};
 use crate::control_record::{ControlRecord, PendingEntry, PendingId, Registration, RegistrationState};
 use crate::ids::{DeduplicationKey, MessageId};
 use crate::marks::RegistrationId;
-use crate::sequence::Version;
+use crate::sequence::{Placement, Version};
 use crate::store::{Commit, CommitOutcome, StoreError};
 
 /// The fold is to be committed.
@@ -17,6 +17,7 @@ pub struct CommitStep {
     next: NextControl,
     /// How many pending entries of earlier commits the next control record carries on.
     carried: usize,
+    placement: Placement,
 }
 
 /// A control record about to be written, and what it leaves out or condemns.
@@ -48,12 +49,23 @@ impl CommitStep {
                 outputs: member.outputs,
             });
         }
-        Self { processing, next, carried }
+        Self { processing, next, carried, placement: Placement::Together }
     }
 
     /// How many messages are folded into this commit.
     pub fn message_count(&self) -> usize {
         self.processing.fold.members.len()
+    }
+
+    /// Numbers the outgoing messages as the store wants it ([`crate::Store::placement`]), so that every reference to them
+    /// tells where they lie. To be called at most once, before the commit is carried out.
+    #[must_use]
+    pub fn placed(mut self, placement: Placement) -> Self {
+        for entry in &mut self.next.control.pending[self.carried..] {
+            entry.outputs.first += placement.first_index() - self.placement.first_index();
+        }
+        self.placement = placement;
+        self
     }
 
     /// What to ask the store for.
@@ -66,7 +78,7 @@ impl CommitStep {
             version: self.next.control.version,
             control: codec::encode_control(&self.next.control),
             items: fold.changes.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-            entries: (0u32..)
+            entries: (self.placement.first_index()..)
                 .zip(&fold.entries)
                 .map(|(index, (_, bytes))| (crate::sequence::EntryKey { sequence, index }, bytes.clone()))
                 .collect(),
@@ -96,7 +108,7 @@ impl CommitStep {
     }
 
     fn committed(self, session: Option<crate::sequence::SessionMark>) -> Step {
-        let Self { mut processing, next, carried } = self;
+        let Self { mut processing, next, carried, .. } = self;
         let members = std::mem::take(&mut processing.fold.members);
         let mut entries = std::mem::take(&mut processing.fold.entries).into_iter().map(|(entry, _)| entry);
         let mut added = next.control.pending[carried..].iter();

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tollgate::core::{
     BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
-    LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias, StoreError,
-    StoreLimits, TokenRef, codec,
+    LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias,
+    StoreError, StoreLimits, TokenRef, codec,
 };
 use tollgate::{Broker, Gate, Message, Statistics, Store, Tx};
 use tollgate_brokers::InProcessBroker;
@@ -133,6 +133,10 @@ impl Store for SlowStore {
 
     fn limits(&self) -> StoreLimits {
         self.inner.limits()
+    }
+
+    fn placement(&self, commit: &Commit) -> Placement {
+        self.inner.placement(commit)
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
