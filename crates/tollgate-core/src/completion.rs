@@ -5,6 +5,8 @@
 //! R8: a token is consumed only after everything of step 7 is confirmed. R2: a pending entry is reported as finished
 //! only after the token's deletion has been confirmed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::codec;
@@ -23,8 +25,8 @@ pub struct Completion {
     partition: PartitionKey,
     tasks: Vec<Task>,
     clean_ups: Vec<CleanUp>,
-    /// What a read must present to see the commit whose outputs are published.
-    session: Option<SessionMark>,
+    /// What a read must present to see the commits whose outputs are published.
+    session: Option<Arc<SessionMark>>,
     cleaned: Vec<RegistrationId>,
 }
 
@@ -144,7 +146,7 @@ impl Completion {
         partition: PartitionKey,
         tasks: Vec<CompletionTask>,
         clean_ups: Vec<CleanUp>,
-        session: Option<SessionMark>,
+        session: Option<Arc<SessionMark>>,
     ) -> Option<Self> {
         if tasks.is_empty() && clean_ups.is_empty() {
             return None;
@@ -258,7 +260,8 @@ impl ReadOutputsStep {
                     partition: completion.partition.clone(),
                     entry,
                 },
-                sessions: Vec::new(),
+                // A stale answer that doesn't show an entry yet would be taken for "consumed", and its message lost.
+                sessions: completion.session.as_deref().into_iter().cloned().collect(),
             })
             .collect()
     }
@@ -310,7 +313,7 @@ impl PublishStep {
                     partition: completion.partition.clone(),
                     entry: *key,
                 };
-                entry.envelope(token, completion.session.clone())
+                entry.envelope(token, completion.session.as_deref().cloned())
             })
             .collect()
     }

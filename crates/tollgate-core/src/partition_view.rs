@@ -2,10 +2,12 @@
 //! A view is safe to be stale: a commit made on a stale view conflicts (R3). Whether to keep one is the cache's
 //! business, not this file's.
 
+use std::sync::Arc;
+
 use crate::control_record::ControlRecord;
 use crate::ids::ItemName;
 use crate::marks::Marks;
-use crate::sequence::Version;
+use crate::sequence::{SessionMark, Version};
 use crate::store::ItemValue;
 
 /// A partition as this process last saw it.
@@ -15,6 +17,8 @@ pub struct PartitionView {
     pub control: Option<ControlRecord>,
     /// The business items seen so far.
     pub items: Items,
+    /// What a read must present to see at least this, where the store has such marks.
+    pub session: Option<Arc<SessionMark>>,
 }
 
 impl PartitionView {

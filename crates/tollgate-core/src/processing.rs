@@ -343,7 +343,7 @@ impl Processing {
             self.partition,
             std::mem::take(&mut self.completions),
             clean_ups,
-            self.fold.session.take(),
+            self.view.session.clone(),
         );
         let view = match remember {
             Remember::View => Some(self.view),

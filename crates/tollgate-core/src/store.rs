@@ -98,6 +98,8 @@ pub struct LoadedPartition {
     /// The deduplication records asked for, in that order. `None`: absent. A record whose time is over may still be there
     /// until the store has deleted it.
     pub records: Vec<(DeduplicationKey, Option<Bytes>)>,
+    /// What a later read must present to be sure to see at least what this load saw, where the store has such marks.
+    pub session: Option<SessionMark>,
 }
 
 /// The value of a business item.

@@ -5,8 +5,11 @@
 
 mod world;
 
+use tollgate_core::completion::CompletionStep;
 use tollgate_core::processing::{Disposition, Incoming, Processing, Step, Work};
-use tollgate_core::{Content, MessageId, PartitionKey, Placement, StoreError, codec};
+use tollgate_core::{
+    Content, LoadedPartition, MessageId, PartitionKey, Placement, SessionMark, StoreError, codec,
+};
 use world::{Process, World, item, lost_answer, message, partition, small_limits, store, until};
 
 #[test]
@@ -428,4 +431,27 @@ fn every_reference_to_an_output_says_where_the_store_has_put_it() {
     world.consume(&token);
     world.tidy(&mut process);
     world.assert_quiet();
+}
+
+#[test]
+fn what_a_load_has_seen_is_presented_by_the_recovery_that_follows_and_by_its_readers() {
+    let (mut world, envelopes) = World::with_messages(&["send"]);
+    let mut process = Process::default();
+    let work = world.work(&process, vec![message(&envelopes[0])]);
+    // The process dies right after its commit.
+    drop(world.settle(&mut process, Processing::begin(work)));
+    let mark = SessionMark { store: store(), scope: "0".into(), position: 7, token: "0:7".into() };
+    let work = world.work(&Process::default(), vec![]);
+    let Step::Load(load) = Processing::begin(work) else { unreachable!("nothing is cached") };
+    let loaded = LoadedPartition { session: Some(mark.clone()), ..world.load(&load.request()) };
+    let Step::Recover(recover) = load.answer(Ok(loaded)) else { unreachable!("an entry is pending") };
+    let (_, completion) = recover.start();
+    let CompletionStep::ReadOutputs(read) = completion.begin() else { unreachable!("it has an output") };
+    assert_eq!(read.requests()[0].sessions, [mark.clone()]);
+    let entry = world.read(&read.requests()[0].token);
+    let CompletionStep::Publish(publish) = read.answer(vec![Ok(entry)]) else { unreachable!("it is there") };
+    let Content::Token { read_after, .. } = publish.envelopes().remove(0).content else {
+        unreachable!("it goes to a consumer that knows tokens")
+    };
+    assert_eq!(read_after, Some(mark));
 }

@@ -128,6 +128,7 @@ impl MemoryStore {
                     (key, response)
                 })
                 .collect(),
+            session: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Step 5: ONE conditional, partition-local transaction with everything in it, and what its answer means.
 
+use std::sync::Arc;
+
 use super::incoming::{Incoming, RequestDeduplication, SlotState};
 use super::{Disposition, LostCommit, Maintenance, Processing, Remember, Step};
 use crate::codec;
@@ -126,7 +128,7 @@ impl CommitStep {
         for place in std::mem::take(&mut processing.fold.fencing) {
             processing.slots[place].state = SlotState::Settled(Disposition::Visited);
         }
-        processing.fold.session = session;
+        processing.view.session = session.map(Arc::new);
         processing.fold.clean_ups.extend(next.condemned);
         let changes = std::mem::take(&mut processing.fold.changes);
         processing.view.items.apply(changes);

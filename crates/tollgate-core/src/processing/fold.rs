@@ -11,7 +11,6 @@ use crate::ids::{AttemptId, DeduplicationKey};
 use crate::limits::{LimitExceeded, StoreLimits};
 use crate::outbox_entry::OutboxEntry;
 use crate::partition_view::Items;
-use crate::sequence::SessionMark;
 use crate::store::RecordWrite;
 use crate::unit_of_work::UnitOfWork;
 
@@ -34,8 +33,6 @@ pub(super) struct Fold {
     pub(super) fencing: Vec<usize>,
     /// Side effects of lost or failed attempts, to be deleted after the commit.
     pub(super) clean_ups: Vec<CleanUp>,
-    /// What a read must present to see the commit.
-    pub(super) session: Option<SessionMark>,
     change_bytes: usize,
     entry_bytes: usize,
     record_bytes: usize,

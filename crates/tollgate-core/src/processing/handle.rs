@@ -187,8 +187,9 @@ impl HandleStep {
     /// [`HandleStep::lost`].
     pub fn registered(&mut self, answer: &Result<CommitOutcome, StoreError>) -> Result<(), Lost> {
         match (self.registering.take(), answer) {
-            (Some(control), Ok(CommitOutcome::Committed { .. })) => {
+            (Some(control), Ok(CommitOutcome::Committed { session })) => {
                 self.processing.view.control = Some(control);
+                self.processing.view.session = session.clone().map(Arc::new);
                 Ok(())
             }
             (_, _) => Err(Lost),

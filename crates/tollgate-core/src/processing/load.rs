@@ -1,6 +1,8 @@
 //! Step 1: load the partition. Right after it pending entries are recovered (R5) and a commit whose answer was lost
 //! is looked for (R7).
 
+use std::sync::Arc;
+
 use super::incoming::{Incoming, SlotState};
 use super::{Disposition, Processing, RecoverStep, Step};
 use crate::codec;
@@ -32,7 +34,11 @@ impl LoadStep {
                 return processing.give_up(&reason);
             }
         };
-        processing.view = PartitionView { control, items: loaded.items.into_iter().collect() };
+        processing.view = PartitionView {
+            control,
+            items: loaded.items.into_iter().collect(),
+            session: loaded.session.map(Arc::new),
+        };
         processing.settle_lost_commit();
         for (key, response) in loaded.records {
             let Some(response) = response else { continue };

@@ -20,8 +20,13 @@ impl RecoverStep {
     pub(super) fn of_unfinished(processing: Box<Processing>) -> Result<Self, Box<Processing>> {
         let tasks: Vec<CompletionTask> = processing.unfinished().map(CompletionTask::of_pending).collect();
         let clean_ups = processing.due_clean_ups();
-        let completion =
-            Completion::new(processing.store.clone(), processing.partition.clone(), tasks, clean_ups, None);
+        let completion = Completion::new(
+            processing.store.clone(),
+            processing.partition.clone(),
+            tasks,
+            clean_ups,
+            processing.view.session.clone(),
+        );
         match completion {
             Some(completion) => Ok(Self { processing, completion }),
             None => Err(processing),

@@ -126,6 +126,7 @@ impl World {
                 .iter()
                 .map(|key| (key.clone(), partition.records.get(key).cloned()))
                 .collect(),
+            session: None,
         }
     }
 

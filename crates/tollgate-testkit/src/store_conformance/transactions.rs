@@ -32,6 +32,7 @@ pub async fn a_partition_that_was_never_written_is_empty(store: Arc<dyn Store>) 
         control: None,
         items: vec![(item_name("item"), None)],
         records: vec![(record_key("record"), None)],
+        session: loaded.session.clone(),
     };
     assert_eq!(loaded, empty);
     let sequence = Version::first(Incarnation(1)).sequence();

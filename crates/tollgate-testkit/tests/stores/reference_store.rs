@@ -254,6 +254,7 @@ impl ReferenceStore {
             control: control.or_else(|| partition.control.as_ref().map(|(_, control)| control.clone())),
             items: request.items.into_iter().map(item).collect(),
             records: request.records.into_iter().map(record).collect(),
+            session: None,
         }
     }
 
