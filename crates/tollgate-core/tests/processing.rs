@@ -447,7 +447,7 @@ fn what_a_load_has_seen_is_presented_by_the_recovery_that_follows_and_by_its_rea
     let Step::Recover(recover) = load.answer(Ok(loaded)) else { unreachable!("an entry is pending") };
     let (_, completion) = recover.start();
     let CompletionStep::ReadOutputs(read) = completion.begin() else { unreachable!("it has an output") };
-    assert_eq!(read.requests()[0].sessions, [mark.clone()]);
+    assert_eq!(read.requests()[0].sessions, std::slice::from_ref(&mark));
     let entry = world.read(&read.requests()[0].token);
     let CompletionStep::Publish(publish) = read.answer(vec![Ok(entry)]) else { unreachable!("it is there") };
     let Content::Token { read_after, .. } = publish.envelopes().remove(0).content else {

@@ -4,6 +4,7 @@
 
 pub mod broker_conformance;
 pub mod counting_store;
+pub mod explorer;
 pub mod faulty_store;
 pub mod store_conformance;
 pub mod store_gate;
