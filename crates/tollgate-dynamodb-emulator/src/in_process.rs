@@ -31,7 +31,7 @@ const ENDPOINT: &str = "http://dynamodb.invalid";
 /// A DynamoDB of one's own, in memory, behind the whole SDK: requests are built, signed, retried and parsed as ever, and
 /// only the socket is missing. Clones share it. Each call is executed on the thread that polls it, in 0.1 ms or so.
 ///
-/// It reports what dynoxide believes; [emulators][crate] differ, and so does AWS.
+/// It believes what dynoxide believes, which is not in everything what AWS does: `docs/stores/dynamodb-emulators.md`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -1,5 +1,5 @@
 //! A batch of which some keys are not processed: which ones are held back, and how the answer tells so. DynamoDB does this
-//! under load and at 16 MB; dynoxide does it never on its own below its limits.
+//! under load and at 16 MB; dynoxide only at 16 MB.
 
 use serde_json::{Map, Value, json};
 
