@@ -1,11 +1,14 @@
 //! Servers beside the test: they are started, answer alike, are killed, and are missed loudly when they can't be had. Only
 //! dynoxide's is expected to keep what it acknowledged.
 
+use std::env;
 use std::net::TcpStream;
+use std::process::Command;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity};
-use tollgate_dynamodb_emulator::{EmulatorError, Endpoint, InProcessDynamoDb, ServerKind};
+use tollgate_dynamodb_emulator::external::ENDPOINT_VARIABLE;
+use tollgate_dynamodb_emulator::{EmulatorError, Endpoint, InProcessDynamoDb, ServerKind, external_endpoint};
 
 use crate::table::{self, TABLE, code, key, put_new, string};
 
@@ -39,12 +42,30 @@ async fn a_server_ends_with_its_endpoint() {
 
 #[test]
 fn a_server_that_may_not_be_started_says_so_and_is_no_failure() {
-    if std::env::var_os("TOLLGATE_ACCEPT_DYNAMODB_LOCAL_LICENCE").is_some() {
+    if env::var_os("TOLLGATE_ACCEPT_DYNAMODB_LOCAL_LICENCE").is_some() {
         eprintln!("!!! SKIPPED: the licence of DynamoDB Local was accepted, so its script does not refuse");
         return;
     }
     let error = Endpoint::start(ServerKind::DynamoDbLocal).unwrap_err();
     assert!(matches!(error, EmulatorError::Unavailable { kind: ServerKind::DynamoDbLocal }), "{error:?}");
+}
+
+#[test]
+fn an_endpoint_that_runs_already_is_used_and_left_alone() {
+    let Ok(url) = env::var(ENDPOINT_VARIABLE) else {
+        // A variable can be set safely for another process only: this test, once more.
+        let itself = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "servers::an_endpoint_that_runs_already_is_used_and_left_alone"])
+            .env(ENDPOINT_VARIABLE, "http://127.0.0.1:1")
+            .output()
+            .unwrap();
+        assert!(itself.status.success(), "{}", String::from_utf8_lossy(&itself.stdout));
+        assert!(String::from_utf8_lossy(&itself.stdout).contains("1 passed"));
+        return;
+    };
+    let mut endpoint = external_endpoint(ServerKind::Ministack).expect("nothing has to be started");
+    assert_eq!(endpoint.url(), url);
+    assert!(matches!(endpoint.kill(), Err(EmulatorError::NotOurs { .. })));
 }
 
 #[tokio::test]
