@@ -261,7 +261,13 @@ impl ReadOutputsStep {
                     entry,
                 },
                 // A stale answer that doesn't show an entry yet would be taken for "consumed", and its message lost.
-                sessions: completion.session.as_deref().into_iter().cloned().collect(),
+                sessions: completion
+                    .session
+                    .as_deref()
+                    .filter(|_| !mutated!(ReadsOutputsWithoutSession))
+                    .into_iter()
+                    .cloned()
+                    .collect(),
             })
             .collect()
     }
@@ -313,7 +319,8 @@ impl PublishStep {
                     partition: completion.partition.clone(),
                     entry: *key,
                 };
-                entry.envelope(token, completion.session.as_deref().cloned())
+                let session = completion.session.as_deref().filter(|_| !mutated!(DropsReadAfter));
+                entry.envelope(token, session.cloned())
             })
             .collect()
     }
@@ -329,7 +336,9 @@ impl PublishStep {
         for task in completion.tasks.iter_mut().filter(|task| task.is_running()) {
             let count = task.outputs.as_ref().map_or(0, Vec::len);
             let failure = answers.by_ref().take(count).filter_map(Result::err).last();
-            if let Some(reason) = failure {
+            if let Some(reason) = failure
+                && !mutated!(ConsumesUnpublished)
+            {
                 task.fail(format!("an outgoing message could not be sent: {reason}"));
             }
         }
@@ -411,6 +420,9 @@ impl ConsumeStep {
                     // token's own is the first.
                     let session = known.clone().or(Some(session));
                     task.state = TaskState::Finished { session };
+                }
+                (Err(_), TaskState::Running) if mutated!(TrustsUnconfirmedDeletions) => {
+                    task.state = TaskState::Finished { session: None };
                 }
                 (Err(error), _) => task.state = TaskState::Failed { reason: error.to_string() },
             }

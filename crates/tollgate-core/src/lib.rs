@@ -2,6 +2,20 @@
 //! that stores, brokers and blob storage implement. No runtime, no clock and no randomness may enter this crate: it
 //! is told everything it needs to know, and says what is to be done next.
 
+/// Whether a mutation breaks a rule here. Without the feature it is `false` at compile time.
+#[cfg(feature = "mutations")]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        $crate::mutation::Mutation::$mutation.is_on()
+    };
+}
+#[cfg(not(feature = "mutations"))]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        false
+    };
+}
+
 pub mod blobs;
 pub mod broker;
 pub mod codec;
@@ -11,6 +25,8 @@ pub mod envelope;
 pub mod ids;
 pub mod limits;
 pub mod marks;
+#[cfg(feature = "mutations")]
+pub mod mutation;
 pub mod outbox_entry;
 pub mod partition_view;
 pub mod processing;

@@ -229,7 +229,8 @@ impl Processing {
     pub fn begin(work: Work) -> Step {
         let mut slots: Vec<Slot> = Vec::with_capacity(work.messages.len());
         for incoming in work.messages {
-            let state = match slots.iter().position(|slot| slot.incoming.is_twin_of(&incoming)) {
+            let twin = slots.iter().position(|slot| slot.incoming.is_twin_of(&incoming));
+            let state = match twin.filter(|_| !mutated!(FoldsTwins)) {
                 // Two copies of one message in one burst: folding both would commit it twice.
                 Some(first) => SlotState::TwinOf(first),
                 None => SlotState::Waiting,

@@ -96,6 +96,9 @@ impl CommitStep {
             Ok(CommitOutcome::Committed { session }) => self.committed(session),
             // R7: a failed condition may be the echo of our own commit, repeated by an SDK after a lost answer.
             Ok(CommitOutcome::Conflict) => self.look_again("the commit conflicted with another process"),
+            Err(StoreError::OutcomeUnknown { .. }) if mutated!(TakesLostAnswerForSuccess) => {
+                self.committed(None)
+            }
             Err(StoreError::OutcomeUnknown { .. }) => self.look_again("the answer to the commit was lost"),
             Ok(CommitOutcome::RecordsExist(keys)) => self.records_exist(&keys),
             Err(StoreError::TooLarge { limit, .. }) => self.too_large(&limit.to_string()),
@@ -162,6 +165,7 @@ impl CommitStep {
                         entry.origin.token().is_none() && entry.origin.message_id() == message_id
                     });
                     // Its outputs must be out before any copy of it is acknowledged: the copy may be the last one.
+                    let unfinished = unfinished.filter(|_| !mutated!(AcknowledgesIdentityDuplicatesEarly));
                     let disposition = match unfinished.map(CompletionTask::of_pending) {
                         Some(task) => {
                             processing.completions.push(task.for_slot(place));
@@ -258,12 +262,14 @@ impl Processing {
             };
             return NextControl { control, condemned };
         };
-        let pending =
-            current.pending.iter().filter(|entry| !self.marks.is_finished(entry.id)).cloned().collect();
+        let is_kept = |entry: &&PendingEntry| !self.marks.is_finished(entry.id) && !mutated!(PrunesEarly);
+        let pending = current.pending.iter().filter(is_kept).cloned().collect();
         let mut sessions = current.sessions.clone();
         for mark in &self.marks.finished {
             // Whoever prunes a marker leaves what the deletion of its token returned, for those who read stale.
-            if let Some(session) = &mark.session {
+            if let Some(session) = &mark.session
+                && !mutated!(ForgetsSessionsOfDeletions)
+            {
                 session.clone().merge_into(&mut sessions);
             }
         }
@@ -273,7 +279,7 @@ impl Processing {
                 continue;
             }
             let is_decided = members.contains(&registration.message_id);
-            if is_decided && registration.attempt == self.attempt {
+            if is_decided && registration.attempt == self.attempt && !mutated!(CondemnsTheWinner) {
                 // It is the committed attempt's: the side effect stays, and nobody may clean it up.
                 continue;
             }
@@ -300,7 +306,7 @@ impl Processing {
         let registrations = self.view.control.iter().flat_map(|control| &control.registrations);
         registrations
             .filter(|registration| {
-                registration.state == RegistrationState::Condemned
+                (registration.state == RegistrationState::Condemned || mutated!(CleansUpWithoutFencing))
                     && registration.deadline_ms < self.now_ms
                     && !self.marks.cleaned.contains(&RegistrationId::of(registration))
             })
@@ -318,7 +324,8 @@ impl Processing {
     }
 
     fn after_clean_up(&self, registration: &Registration) -> Afterwards {
-        if registration.deadline_ms < self.now_ms { Afterwards::Drop } else { Afterwards::Keep }
+        let is_over = registration.deadline_ms < self.now_ms || mutated!(DropsRegistrationsWithCleanUp);
+        if is_over { Afterwards::Drop } else { Afterwards::Keep }
     }
 }
 

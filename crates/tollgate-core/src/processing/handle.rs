@@ -225,7 +225,10 @@ impl HandleStep {
 
     /// The handler has failed: its changes are dropped.
     pub fn failed(self, failure: Failure) -> Step {
-        let Self { mut processing, slot, input, .. } = self;
+        let Self { mut processing, slot, input, work, .. } = self;
+        if mutated!(KeepsChangesOfFailedHandlers) {
+            processing.fold.changes.apply(work.changes);
+        }
         let disposition = match failure {
             Failure::Passing { reason } => Disposition::Retry { reason },
             Failure::Permanent { reason } => Disposition::DeadLetter { reason },
@@ -279,6 +282,12 @@ impl Processing {
     /// Side effects that this attempt registered for a message whose handler failed: they are deleted outside the lock,
     /// and their registrations leave with the next commit.
     fn abandon_effects(&mut self, message_id: MessageId) {
+        if mutated!(ForgetsRegistrations) {
+            if let Some(control) = &mut self.view.control {
+                control.registrations.retain(|registration| registration.message_id != message_id);
+            }
+            return;
+        }
         let Some(control) = &self.view.control else { return };
         let own = control.registrations.iter().filter(|registration| {
             registration.message_id == message_id && registration.attempt == self.attempt

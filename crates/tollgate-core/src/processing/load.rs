@@ -50,6 +50,9 @@ impl LoadStep {
                 }
             }
         }
+        if mutated!(SkipsRecovery) {
+            return processing.check_markers();
+        }
         match RecoverStep::of_unfinished(processing) {
             Ok(recover) => Step::Recover(recover),
             Err(processing) => processing.check_markers(),
@@ -83,7 +86,7 @@ impl Processing {
                     }
                     Origin::Token { .. } => false,
                 });
-            if is_ours {
+            if is_ours || mutated!(TakesOthersCommitForOwn) {
                 // Its pending entry, if it has outputs, is completed by the recovery that follows.
                 slot.state = SlotState::Settled(Disposition::Committed);
             }

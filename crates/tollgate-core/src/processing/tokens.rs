@@ -41,6 +41,7 @@ impl Processing {
                 Incoming::Message { envelope, .. } => match &envelope.content {
                     Content::Token { token, .. } => {
                         let marker = self.view.control.as_ref().and_then(|control| control.marker(token));
+                        let marker = marker.filter(|_| !mutated!(IgnoresMarkers));
                         match marker {
                             None => reading.push(place),
                             Some(entry) if self.marks.is_finished(entry.id) => {
@@ -64,16 +65,19 @@ impl Processing {
                     let version = self.view.control.as_ref().map(|control| control.version);
                     self.slots[place].state = match (version == *expected, patience) {
                         (false, _) => SlotState::Settled(Disposition::Visited),
-                        (true, WakeUpPatience::Wait) => SlotState::Settled(Disposition::Retry {
+                        (true, WakeUpPatience::Wait) if mutated!(AcknowledgesWakeUpsEarly) => {
+                            SlotState::Settled(Disposition::Visited)
+                        }
+                        (true, WakeUpPatience::Fence) if !mutated!(NeverFences) => {
+                            self.fold.fencing.push(place);
+                            SlotState::Folded
+                        }
+                        (true, _) => SlotState::Settled(Disposition::Retry {
                             reason: format!(
                                 "the attempt that woke partition {} has not committed yet",
                                 self.partition
                             ),
                         }),
-                        (true, WakeUpPatience::Fence) => {
-                            self.fold.fencing.push(place);
-                            SlotState::Folded
-                        }
                     };
                 }
             }

@@ -120,6 +120,8 @@ pub struct Story {
     pub violation: String,
     /// The steps from the beginning, one line each.
     pub steps: Vec<String>,
+    /// The same steps as choices among the successors of each state, for [`replay`].
+    pub choices: Vec<usize>,
 }
 
 impl std::fmt::Display for Story {
@@ -127,8 +129,39 @@ impl std::fmt::Display for Story {
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "{:>4}  {step}", number + 1)?;
         }
-        write!(f, "  =>  {}", self.violation)
+        writeln!(f, "  =>  {}", self.violation)?;
+        let choices: Vec<String> = self.choices.iter().map(ToString::to_string).collect();
+        write!(f, "      replay: {}", choices.join("."))
     }
+}
+
+/// Walks one way, given as a choice among the successors of each state, and tells it. `None` if a choice does not exist:
+/// then the model has changed since.
+///
+/// The violation is that of the last step or of the last state; empty if there is none.
+pub fn replay<M: Model>(model: &M, choices: &[usize]) -> Option<Story> {
+    let mut before = model.initial();
+    let mut steps = Vec::with_capacity(choices.len());
+    let mut violation = model.violation(&before);
+    for choice in choices {
+        let mut found = Vec::new();
+        model.successors(&before, &mut found);
+        if *choice >= found.len() {
+            return None;
+        }
+        let way = found.swap_remove(*choice);
+        steps.push(model.describe(&before, &way.step, &way.next));
+        violation = way.violation.or_else(|| model.violation(&way.next));
+        before = way.next;
+    }
+    if violation.is_none() {
+        let mut found = Vec::new();
+        model.successors(&before, &mut found);
+        if found.iter().all(|way| way.kind == Kind::Fault || way.next == before) {
+            violation = model.violation_when_quiet(&before);
+        }
+    }
+    Some(Story { violation: violation.unwrap_or_default(), steps, choices: choices.to_vec() })
 }
 
 /// Visits every state that the model can reach, the nearest first.
@@ -187,7 +220,7 @@ impl<M: Model> Search<'_, M> {
         assert!(u32::try_from(bounds.states_max).is_ok(), "states are numbered with 32 bits");
         let initial = self.model.canonical(self.model.initial());
         if let Some(violation) = self.model.violation(&initial) {
-            return Outcome::Violated(Story { violation, steps: Vec::new() });
+            return Outcome::Violated(Story { violation, steps: Vec::new(), choices: Vec::new() });
         }
         self.states.insert(initial);
         self.parents.push(0);
@@ -213,7 +246,7 @@ impl<M: Model> Search<'_, M> {
         match (bounds.liveness, self.trapped()) {
             (Liveness::Checked, Some(state)) => {
                 let violation = "from here on it never comes to rest, whatever happens".to_owned();
-                Outcome::Violated(Story { violation, steps: self.story_of(state) })
+                Outcome::Violated(self.story_of(state, violation).0)
             }
             _ => Outcome::Exhausted,
         }
@@ -233,9 +266,8 @@ impl<M: Model> Search<'_, M> {
             self.edges.starts.push(self.edges.targets.len() as u64);
         }
         let mut is_quiet = true;
-        for Transition { step, kind, next, violation } in found.drain(..) {
+        for Transition { kind, next, violation, .. } in found.drain(..) {
             self.transitions += 1;
-            let after = next.clone();
             let next = self.model.canonical(next);
             // A step that changes nothing is no progress.
             is_quiet &= kind == Kind::Fault || next == state;
@@ -251,15 +283,13 @@ impl<M: Model> Search<'_, M> {
                 if is_new { self.model.violation(next) } else { None }
             });
             if let Some(violation) = violation {
-                let mut steps = self.story_of(current);
-                steps.push(self.model.describe(&state, &step, &after));
-                return Some(Story { violation, steps });
+                return Some(self.story_of_step(current, place, violation));
             }
         }
         if is_quiet {
             self.quiet.push(number);
             if let Some(violation) = self.model.violation_when_quiet(&state) {
-                return Some(Story { violation, steps: self.story_of(current) });
+                return Some(self.story_of(current, violation).0);
             }
         }
         None
@@ -305,28 +335,53 @@ impl<M: Model> Search<'_, M> {
         can_rest.iter().position(|can| !can)
     }
 
-    /// The lines of the way to a state. It is walked again without symmetry reduction, so that everybody keeps their name.
-    fn story_of(&self, state: usize) -> Vec<String> {
+    /// The way to a state, and the state at its end with everybody's own name. It is walked again without symmetry reduction,
+    /// so that nobody changes names on the way.
+    fn story_of(&self, state: usize, violation: String) -> (Story, M::State) {
         let mut chain = vec![state];
         while let Some(&first) = chain.last().filter(|first| **first != 0) {
             chain.push(self.parents[first] as usize);
         }
-        chain.reverse();
-        let mut lines = Vec::with_capacity(chain.len());
+        let mut story = Story { violation, steps: Vec::new(), choices: Vec::new() };
         let mut before = self.model.initial();
-        for place in &chain[1..] {
+        for place in chain.iter().rev().skip(1) {
             let target = self.states.get_index(*place).expect("parents are known states");
-            let mut found = Vec::new();
-            self.model.successors(&before, &mut found);
-            let taken = found.into_iter().find(|way| self.model.canonical(way.next.clone()) == *target);
-            let Some(Transition { step, next, .. }) = taken else {
-                lines.push("(a step that the model does not make twice: it is not deterministic)".to_owned());
-                return lines;
+            let leads_there = |way: &Transition<M::Step, M::State>| {
+                way.violation.is_none() && self.model.canonical(way.next.clone()) == *target
             };
-            lines.push(self.model.describe(&before, &step, &next));
-            before = next;
+            before = self.tell_step(&mut story, &before, leads_there);
         }
-        lines
+        (story, before)
+    }
+
+    /// The way to a violation that lies in a step, or in the state where it leads.
+    fn story_of_step(&self, current: usize, next: usize, violation: String) -> Story {
+        let (mut story, before) = self.story_of(current, violation);
+        let target = self.states.get_index(next).expect("it was just inserted");
+        let violation = story.violation.clone();
+        self.tell_step(&mut story, &before, |way| match &way.violation {
+            Some(known) => *known == violation,
+            None => {
+                self.model.canonical(way.next.clone()) == *target && self.model.violation(target).is_some()
+            }
+        });
+        story
+    }
+
+    fn tell_step(
+        &self,
+        story: &mut Story,
+        before: &M::State,
+        is_taken: impl Fn(&Transition<M::Step, M::State>) -> bool,
+    ) -> M::State {
+        let mut found = Vec::new();
+        self.model.successors(before, &mut found);
+        let choice =
+            found.iter().position(is_taken).expect("a deterministic model makes the same steps again");
+        let Transition { step, next, .. } = found.swap_remove(choice);
+        story.steps.push(self.model.describe(before, &step, &next));
+        story.choices.push(choice);
+        next
     }
 }
 
@@ -412,6 +467,9 @@ mod tests {
         let Outcome::Violated(story) = findings.outcome else { panic!("7 can be reached") };
         assert_eq!((story.violation.as_str(), story.steps.len()), ("bad", 4));
         assert_eq!(story.steps.last().map(|line| line.ends_with("-> 7")), Some(true));
+        let again = replay(&Counter { limit: 10, bad: Some(7), trap: None }, &story.choices);
+        assert_eq!(again, Some(story), "the choices lead the same way");
+        assert_eq!(replay(&Counter { limit: 10, bad: Some(7), trap: None }, &[9]), None);
     }
 
     #[test]
