@@ -23,6 +23,23 @@ impl World {
         })
     }
 
+    /// The same world with more that may go wrong: minutes instead of seconds. `None` if there is no such world.
+    pub fn deep(name: &str) -> Option<Self> {
+        let world = Self::named(name)?;
+        let budget = match name {
+            "a" => Budget { crashes: 1, time_outs: 1, lost_answers: 1, ..Budget::default() },
+            "b" => Budget { crashes: 2, failed_calls: 2, time_outs: 1, ..Budget::default() },
+            "c" => Budget { crashes: 1, failed_calls: 1, conflicts: Some(2), ..Budget::default() },
+            "d" => Budget { crashes: 2, failed_calls: 1, departures: 1, fences: 2, ..Budget::default() },
+            "e" => Budget { crashes: 1, lost_answers: 1, failed_calls: 1, ..Budget::default() },
+            "f" => Budget { stale_reads: 2, crashes: 1, ..Budget::default() },
+            "poison" => Budget { failed_calls: 3, crashes: 1, sweeps: 1, ..Budget::default() },
+            "fold" => Budget { crashes: 1, handler_failures: 1, lost_answers: 1, ..Budget::default() },
+            _ => world.budget,
+        };
+        Some(Self { budget, ..world })
+    }
+
     fn of(name: &'static str, about: &'static str, partitions: &[&str]) -> Self {
         Self {
             name,
