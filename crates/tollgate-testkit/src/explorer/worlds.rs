@@ -131,7 +131,7 @@ impl World {
                 Script { partition: 1, ..Script::default() },
             ],
             copies: 2,
-            budget: Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
+            budget: Budget { crashes: 1, ..Budget::default() },
             sweep: Sweep::Absent,
             ..Self::of(
                 "e",
@@ -150,7 +150,7 @@ impl World {
                 Script { partition: 1, ..Script::default() },
             ],
             copies: 2,
-            budget: Budget { stale_reads: 2, crashes: 1, ..Budget::default() },
+            budget: Budget { stale_reads: 1, crashes: 1, ..Budget::default() },
             consistency: Consistency::Session,
             ..Self::of("f", "replicas that lag behind, unless a session mark is presented", &["A", "B"])
         }
