@@ -1,5 +1,6 @@
 //! The demo: real flights through a hostile broker and mortal consumers, on a durable store; then the audit. This file
-//! runs the show; what is processed is in `source`, `aircraft` and `airports`, and what is right in `audit`.
+//! runs the show in one process, the room `processes` in several; what is processed is in `source`, `aircraft` and
+//! `airports`, and what is right in `audit`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,37 +8,32 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tollgate::core::{EndpointName, ItemName, LoadRequest, PartitionKey, StoreAlias};
+use tollgate::core::{ItemName, LoadRequest, PartitionKey};
 use tollgate::{Broker, Statistics, Store};
-use tollgate_brokers::{ChaosBroker, InProcessBroker};
-use tollgate_embedded::EmbeddedStore;
 
-use crate::audit::Totals;
+use crate::audit::{Leftovers, Totals};
 use crate::consumer::{Cleaning, Consumer};
 use crate::error::CliError;
 use crate::flights::Input;
-use crate::report::{Report, Verdict};
+use crate::processes;
+use crate::queues::{Chaos, Queues};
+use crate::remote::QueueDepth;
+use crate::report::{Crashes, Report, Verdict};
 use crate::source::{self, Position};
-use crate::{aircraft, airports};
+use crate::store_choice;
 
 /// What the demo can be asked to do.
 #[derive(Args)]
 pub struct Options {
     /// The flights, one JSON object a line; `-` for standard input. Default: a sample of 4,000 flights.
     #[arg(long, value_name = "FILE")]
-    input: Option<PathBuf>,
+    pub input: Option<PathBuf>,
     /// Where the store and the broker keep their files. A rerun goes on where the last one stopped.
     #[arg(long, value_name = "DIR", default_value = "tollgate-data")]
-    data: PathBuf,
-    /// The part of the messages that the broker delivers more than once.
-    #[arg(long, value_name = "RATE", default_value_t = 0.3, value_parser = rate)]
-    duplicates: f64,
-    /// How many messages the broker holds back to deliver them in another order.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    reorder: usize,
-    /// The part of the acknowledgements that the broker loses.
-    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = rate)]
-    lose_acks: f64,
+    pub data: PathBuf,
+    /// What the broker does wrong.
+    #[command(flatten)]
+    pub chaos: Chaos,
     /// How many times a consumer dies at a random point, losing its memory, and another takes over.
     #[arg(long, value_name = "N", default_value_t = 5)]
     crashes: usize,
@@ -46,7 +42,7 @@ pub struct Options {
     consumers: u16,
     /// How many messages each endpoint of a consumer works on at a time.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    workers: u16,
+    pub workers: u16,
     /// The seed of everything random. Default: another one each time.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -59,29 +55,22 @@ pub struct Options {
     /// Exits with 2 if a line of the input is no flight.
     #[arg(long)]
     strict: bool,
+    /// What is run in processes of its own, and killed.
+    #[command(flatten)]
+    pub processes: processes::Options,
 }
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if (0.0..1.0).contains(&rate) => Ok(rate),
-        _ => Err("a rate is a number from 0 up to, but not including, 1".to_owned()),
-    }
-}
-
-/// How long the broker waits for a delivery to be settled before it delivers again.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often the demo looks whether it is done.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Messages that one flight causes: one to its aircraft, two to airports.
-const MESSAGES_PER_FLIGHT: u64 = 3;
+pub const MESSAGES_PER_FLIGHT: u64 = 3;
 
 /// Most times that the demo starts over to finish what dead consumers have left.
-const ROUNDS_MAX: usize = 10;
+pub const ROUNDS_MAX: usize = 10;
 
 /// The longest wait without any progress before the demo gives up and lets the audit say what is missing.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+pub const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// Runs the demo.
 ///
@@ -99,70 +88,25 @@ pub fn run(options: &Options) -> Result<Verdict, CliError> {
         input.bad_lines.len(),
         options.data.display()
     );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(|error| CliError::Open(format!("the runtime can't be started: {error}")))?;
-    let store = Arc::new(
-        EmbeddedStore::open(options.data.join("store"), StoreAlias::new("main")?)
-            .map_err(|error| CliError::Open(error.to_string()))?,
-    );
-    check_input_is_this_directorys(&runtime, &*store, &input, &options.data)?;
-    let queues = Arc::new(
-        InProcessBroker::builder()
-            .visibility_timeout(VISIBILITY_TIMEOUT)
-            .durable(options.data.join("broker"))
-            .open()
-            .map_err(|error| CliError::Open(error.to_string()))?,
-    );
-    let chaos = Arc::new(
-        ChaosBroker::builder(Arc::clone(&queues) as Arc<dyn Broker>)
-            .seed(seed)
-            .duplicates(options.duplicates)
-            .reorder(options.reorder)
-            .lose_acks(options.lose_acks)
-            .build(),
-    );
-    let started = Instant::now();
-    let mut show = Show {
-        store: Arc::clone(&store) as Arc<dyn Store>,
-        broker: Arc::clone(&chaos) as Arc<dyn Broker>,
-        queues: Arc::clone(&queues),
-        workers: usize::from(options.workers),
-        input: Arc::clone(&input),
-        consumers: Vec::new(),
-        past: Vec::new(),
-        crashes: 0,
-    };
-    let mut random = fastrand::Rng::with_seed(seed);
-    show.run(usize::from(options.consumers), options.crashes, &mut random)?;
-    show.end()?;
-    // A consumer that died at the very end may have left something that was found only by the last sweep.
-    for _ in 0..ROUNDS_MAX {
-        let (_, leftovers) = runtime.block_on(Totals::of_store(&*store))?;
-        if leftovers.count() == 0 && broker_left(&queues)? == 0 {
-            break;
+    let outcome = match options.processes.consumers() {
+        None if !options.processes.is_store_embedded() => {
+            return Err(CliError::Open("a store of another process needs --processes".to_owned()));
         }
-        show.run(1, 0, &mut random)?;
-        show.end()?;
-    }
-    let crashes = show.crashes;
-    let statistics = show.past.iter().copied().sum();
-    let elapsed = started.elapsed();
-
-    let expected = Totals::of_flights(&input.flights);
-    let (stored, leftovers) = runtime.block_on(Totals::of_store(&*store))?;
+        None => run_in_one_process(options, &input, seed)?,
+        Some(consumers) => processes::run(options, consumers, &input, seed)?,
+    };
+    let Outcome { elapsed, crashes, statistics, stored, leftovers, left } = outcome;
     let report = Report {
         flights: input.flights.len(),
         bad_lines: input.bad_lines.len(),
         seed,
         elapsed_seconds: elapsed.as_secs_f64(),
-        consumer_crashes: crashes,
+        crashes,
         statistics,
         leftovers,
-        broker_left: broker_left(&queues)?,
-        dead_letters_left: dead_letters(&queues)?,
-        differences: expected.differences(&stored),
+        broker_left: left.left,
+        dead_letters_left: left.dead,
+        differences: Totals::of_flights(&input.flights).differences(&stored),
     };
     report.print();
     if let Some(path) = &options.totals {
@@ -174,8 +118,67 @@ pub fn run(options: &Options) -> Result<Verdict, CliError> {
     Ok(report.verdict(options.strict))
 }
 
+/// What a show has come to.
+pub struct Outcome {
+    /// From the first consumer's start to the last one's end.
+    pub elapsed: Duration,
+    /// Who died.
+    pub crashes: Crashes,
+    /// What all consumers did, the dead ones included.
+    pub statistics: Statistics,
+    /// What the store holds.
+    pub stored: Totals,
+    /// What else it holds.
+    pub leftovers: Leftovers,
+    /// What the broker holds.
+    pub left: QueueDepth,
+}
+
+fn run_in_one_process(options: &Options, input: &Arc<Input>, seed: u64) -> Result<Outcome, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| CliError::Open(format!("the runtime can't be started: {error}")))?;
+    let store = Arc::new(store_choice::open_embedded(&options.data)?);
+    check_input_is_this_directorys(&runtime, &*store, input, &options.data)?;
+    let queues = Queues::open(&options.data, options.chaos, seed)?;
+    let started = Instant::now();
+    let mut show = Show {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        broker: queues.broker(),
+        queues: queues.clone(),
+        workers: usize::from(options.workers),
+        input: Arc::clone(input),
+        consumers: Vec::new(),
+        past: Vec::new(),
+        crashes: 0,
+    };
+    let mut random = fastrand::Rng::with_seed(seed);
+    show.run(usize::from(options.consumers), options.crashes, &mut random)?;
+    show.end()?;
+    // A consumer that died at the very end may have left something that was found only by the last sweep.
+    for _ in 0..ROUNDS_MAX {
+        let (_, leftovers) = runtime.block_on(Totals::of_store(&*store))?;
+        if leftovers.count() == 0 && queues.total()?.left == 0 {
+            break;
+        }
+        show.run(1, 0, &mut random)?;
+        show.end()?;
+    }
+    let elapsed = started.elapsed();
+    let (stored, leftovers) = runtime.block_on(Totals::of_store(&*store))?;
+    Ok(Outcome {
+        elapsed,
+        crashes: Crashes { consumers: show.crashes, ..Crashes::default() },
+        statistics: show.past.iter().copied().sum(),
+        stored,
+        leftovers,
+        left: queues.total()?,
+    })
+}
+
 /// A directory holds the totals of one input: a second one would be added to them, and the audit would fail.
-fn check_input_is_this_directorys(
+pub fn check_input_is_this_directorys(
     runtime: &tokio::runtime::Runtime,
     store: &dyn Store,
     input: &Input,
@@ -197,34 +200,11 @@ fn check_input_is_this_directorys(
     Ok(())
 }
 
-fn endpoints() -> Result<[EndpointName; 3], CliError> {
-    Ok([
-        EndpointName::new(source::ENDPOINT)?,
-        EndpointName::new(aircraft::ENDPOINT)?,
-        EndpointName::new(airports::ENDPOINT)?,
-    ])
-}
-
-/// Messages in the broker that nobody has acknowledged.
-fn broker_left(queues: &InProcessBroker) -> Result<usize, CliError> {
-    Ok(endpoints()?
-        .iter()
-        .map(|endpoint| {
-            let depth = queues.depth(endpoint);
-            depth.ready + depth.delayed + depth.in_flight
-        })
-        .sum())
-}
-
-fn dead_letters(queues: &InProcessBroker) -> Result<usize, CliError> {
-    Ok(endpoints()?.iter().map(|endpoint| queues.depth(endpoint).dead).sum())
-}
-
 /// The consumers, alive and dead, and what they work on.
 struct Show {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
-    queues: Arc<InProcessBroker>,
+    queues: Queues,
     workers: usize,
     input: Arc<Input>,
     consumers: Vec<Consumer>,
@@ -252,13 +232,13 @@ impl Show {
                 crash_points.pop();
                 self.crash_one(random)?;
             }
-            if self.source_is_done() && broker_left(&self.queues)? == 0 {
+            if self.source_is_done() && self.queues.total()?.left == 0 {
                 // A rerun of a finished run commits nothing, so crash points may be left: then they come last.
                 for _ in 0..crash_points.len() {
                     self.crash_one(random)?;
                 }
                 crash_points.clear();
-                if broker_left(&self.queues)? == 0 {
+                if self.queues.total()?.left == 0 {
                     break;
                 }
             }
@@ -312,7 +292,7 @@ impl Show {
     }
 }
 
-fn progress_bar(total: u64) -> ProgressBar {
+pub fn progress_bar(total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} messages, {per_sec}, {eta} left")
         .expect("the template is a constant and well formed");
     ProgressBar::new(total).with_style(style)

@@ -42,6 +42,14 @@ pub enum CliError {
     /// A name breaks a rule.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// A process that the demo has started did not do what it was started for.
+    #[error("{what}: {problem}")]
+    Process {
+        /// Which process, or which step.
+        what: String,
+        /// What happened.
+        problem: String,
+    },
     /// Something that the demo stored is not what it stored.
     #[error("item {item} of partition {partition} is not what the demo stores there: {source}")]
     Stored {
@@ -55,6 +63,10 @@ pub enum CliError {
 }
 
 impl CliError {
+    pub(crate) fn process(what: impl Into<String>, problem: &impl ToString) -> Self {
+        Self::Process { what: what.into(), problem: problem.to_string() }
+    }
+
     pub(crate) fn file(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::File { path: path.into(), source }
     }

@@ -3,16 +3,26 @@
 mod aircraft;
 mod airports;
 mod audit;
+mod check;
 mod consumer;
+mod consumer_process;
 mod demo;
 mod error;
 mod flights;
+mod host;
+mod lifeline;
+mod processes;
+mod queues;
+mod remote;
 mod report;
 mod source;
+mod store_choice;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::report::Verdict;
 
 /// Exactly-once message processing: try it, and check it.
 #[derive(Parser)]
@@ -27,6 +37,16 @@ enum Command {
     /// Process real flights exactly once, through a broker that duplicates, reorders and loses acknowledgements, with
     /// consumers that crash; then audit every total against the input.
     Demo(demo::Options),
+    /// Hold the broker, and the store if only one process can open it, for consumers in other processes. The demo starts
+    /// it with `--processes`.
+    Host(host::Options),
+    /// Consume in a process of its own, from the broker of a host. The demo starts it with `--processes`.
+    Consumer(consumer_process::Options),
+    /// Run a server that ends with whoever started it. The demo starts it with `--server`.
+    #[command(hide = true)]
+    Guard(processes::guard::Options),
+    /// See for yourself that the algorithm and this implementation of it hold.
+    Check(check::Options),
 }
 
 fn main() -> ExitCode {
@@ -34,12 +54,17 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let Command::Demo(options) = Arguments::parse().command;
-    match demo::run(&options) {
-        Ok(verdict) => verdict.exit_code(),
-        Err(error) => {
-            eprintln!("tollgate demo: {error}");
-            ExitCode::FAILURE
+    let (name, ended) = match Arguments::parse().command {
+        Command::Check(options) => return check::run(&options),
+        Command::Demo(options) => ("demo", demo::run(&options).map(Verdict::exit_code)),
+        Command::Host(options) => ("host", host::run(&options).map(|()| ExitCode::SUCCESS)),
+        Command::Consumer(options) => {
+            ("consumer", consumer_process::run(&options).map(|()| ExitCode::SUCCESS))
         }
-    }
+        Command::Guard(options) => ("guard", processes::guard::run(&options).map(|()| ExitCode::SUCCESS)),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("tollgate {name}: {error}");
+        ExitCode::FAILURE
+    })
 }

@@ -19,8 +19,8 @@ pub struct Report {
     pub seed: u64,
     /// From the first consumer's start to the last one's end.
     pub elapsed_seconds: f64,
-    /// Consumers that died.
-    pub consumer_crashes: usize,
+    /// Who died.
+    pub crashes: Crashes,
     /// What all consumers did, the dead ones included.
     pub statistics: Statistics,
     /// What is left in the store besides business items.
@@ -31,6 +31,17 @@ pub struct Report {
     pub dead_letters_left: usize,
     /// Where the store differs from the input.
     pub differences: Vec<String>,
+}
+
+/// How often who died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crashes {
+    /// Consumers.
+    pub consumers: usize,
+    /// The process that holds the broker, and the store if it is embedded.
+    pub host: usize,
+    /// The server given as a command line.
+    pub server: usize,
 }
 
 /// How the run ended.
@@ -90,8 +101,15 @@ impl Report {
         println!("  conflicts             {:>10}", s.conflicts);
         println!(
             "  recoveries            {:>10}   by {} consumers that died",
-            s.recoveries, self.consumer_crashes
+            s.recoveries, self.crashes.consumers
         );
+        if self.crashes.host + self.crashes.server > 0 {
+            let Crashes { host, server, .. } = self.crashes;
+            println!(
+                "  other deaths          {:>10}   {host} of the host, {server} of the server",
+                host + server
+            );
+        }
         println!(
             "  store calls           {:>10}   {:.2} a message: {} loads, {} reads, {} commits, {} deletions",
             s.store_calls(),
@@ -139,7 +157,9 @@ impl Report {
             "bad_lines": self.bad_lines,
             "seed": self.seed,
             "elapsed_seconds": self.elapsed_seconds,
-            "consumer_crashes": self.consumer_crashes,
+            "consumer_crashes": self.crashes.consumers,
+            "host_crashes": self.crashes.host,
+            "server_crashes": self.crashes.server,
             "deliveries": s.deliveries,
             "committed": s.committed,
             "commits": s.commits,

@@ -1,0 +1,124 @@
+//! The demo's broker: durable queues, with chaos around them; and what is left in them. Consumers see only the `Broker`
+//! trait.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tollgate::Broker;
+use tollgate::core::EndpointName;
+use tollgate_brokers::{ChaosBroker, InProcessBroker};
+
+use crate::error::CliError;
+use crate::remote::QueueDepth;
+use crate::{aircraft, airports, source};
+
+/// How the broker misbehaves.
+#[derive(Args, Clone, Copy)]
+pub struct Chaos {
+    /// The part of the messages that the broker delivers more than once.
+    #[arg(long, value_name = "RATE", default_value_t = 0.3, value_parser = rate)]
+    duplicates: f64,
+    /// How many messages the broker holds back to deliver them in another order.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    reorder: usize,
+    /// The part of the acknowledgements that the broker loses.
+    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = rate)]
+    lose_acks: f64,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.0..1.0).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0 up to, but not including, 1".to_owned()),
+    }
+}
+
+impl Chaos {
+    /// The same, as arguments of another process.
+    pub fn arguments(self) -> Vec<OsString> {
+        let Self { duplicates, reorder, lose_acks } = self;
+        let texts = [
+            ("--duplicates", duplicates.to_string()),
+            ("--reorder", reorder.to_string()),
+            ("--lose-acks", lose_acks.to_string()),
+        ];
+        texts.into_iter().flat_map(|(name, value)| [name.into(), value.into()]).collect()
+    }
+}
+
+/// How long the broker waits for a delivery to be settled before it delivers again.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The broker and what is inside it.
+#[derive(Clone)]
+pub struct Queues {
+    inner: Arc<InProcessBroker>,
+    chaos: Arc<ChaosBroker>,
+}
+
+impl Queues {
+    /// Opens the queues in the demo's directory. What was sent and not acknowledged is in them again.
+    ///
+    /// # Errors
+    /// If the directory can't be used.
+    pub fn open(data: &Path, chaos: Chaos, seed: u64) -> Result<Self, CliError> {
+        let inner = Arc::new(
+            InProcessBroker::builder()
+                .visibility_timeout(VISIBILITY_TIMEOUT)
+                .durable(data.join("broker"))
+                .open()
+                .map_err(|error| CliError::Open(error.to_string()))?,
+        );
+        let chaos = Arc::new(
+            ChaosBroker::builder(Arc::clone(&inner) as Arc<dyn Broker>)
+                .seed(seed)
+                .duplicates(chaos.duplicates)
+                .reorder(chaos.reorder)
+                .lose_acks(chaos.lose_acks)
+                .build(),
+        );
+        Ok(Self { inner, chaos })
+    }
+
+    /// What consumers get to see.
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        Arc::clone(&self.chaos) as Arc<dyn Broker>
+    }
+
+    /// What is in one queue.
+    pub fn depth(&self, endpoint: &EndpointName) -> QueueDepth {
+        let depth = self.inner.depth(endpoint);
+        QueueDepth { left: depth.ready + depth.delayed + depth.in_flight, dead: depth.dead }
+    }
+
+    /// What is in all of them.
+    ///
+    /// # Errors
+    /// If an endpoint's name breaks a rule.
+    pub fn total(&self) -> Result<QueueDepth, CliError> {
+        Ok(endpoints()?.iter().map(|endpoint| self.depth(endpoint)).sum())
+    }
+
+    /// Writes what is left to write and frees the directory.
+    ///
+    /// # Errors
+    /// If the log can't be written.
+    pub async fn close(self) -> Result<(), CliError> {
+        self.inner.close().await.map_err(|error| CliError::Open(error.to_string()))
+    }
+}
+
+/// The demo's endpoints.
+///
+/// # Errors
+/// If a name breaks a rule.
+pub fn endpoints() -> Result<[EndpointName; 3], CliError> {
+    Ok([
+        EndpointName::new(source::ENDPOINT)?,
+        EndpointName::new(aircraft::ENDPOINT)?,
+        EndpointName::new(airports::ENDPOINT)?,
+    ])
+}
