@@ -71,6 +71,7 @@ fn dead_letters_are_replayed_and_applied_once() {
 fn folded_messages_are_applied_once_each() {
     let budget = Budget { handler_failures: 1, ..Budget::default() };
     assert_holds(World { budget, ..named("fold") });
+    assert_holds(World { budget, ..named("tight") });
 }
 
 #[test]

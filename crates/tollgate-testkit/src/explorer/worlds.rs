@@ -6,7 +6,7 @@ use super::world::{Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Scr
 
 impl World {
     /// The name of every world, in order.
-    pub const NAMES: [&'static str; 8] = ["a", "b", "c", "d", "e", "f", "poison", "fold"];
+    pub const NAMES: [&'static str; 9] = ["a", "b", "c", "d", "e", "f", "poison", "fold", "tight"];
 
     /// A world by its name.
     pub fn named(name: &str) -> Option<Self> {
@@ -19,6 +19,7 @@ impl World {
             "f" => Self::sessions(),
             "poison" => Self::poison(),
             "fold" => Self::fold(),
+            "tight" => Self::tight(),
             _ => return None,
         })
     }
@@ -28,13 +29,15 @@ impl World {
         let world = Self::named(name)?;
         let budget = match name {
             "a" => Budget { crashes: 1, time_outs: 1, lost_answers: 1, ..Budget::default() },
-            "b" => Budget { crashes: 2, failed_calls: 2, time_outs: 1, ..Budget::default() },
+            "b" => Budget { crashes: 2, failed_calls: 2, evictions: 1, sweeps: 1, ..Budget::default() },
             "c" => Budget { crashes: 1, failed_calls: 1, conflicts: Some(2), ..Budget::default() },
             "d" => Budget { crashes: 2, failed_calls: 1, departures: 1, fences: 2, ..Budget::default() },
             "e" => Budget { crashes: 1, lost_answers: 1, failed_calls: 1, ..Budget::default() },
             "f" => Budget { stale_reads: 2, crashes: 1, ..Budget::default() },
             "poison" => Budget { failed_calls: 3, crashes: 1, sweeps: 1, ..Budget::default() },
-            "fold" => Budget { crashes: 1, handler_failures: 1, lost_answers: 1, ..Budget::default() },
+            "fold" | "tight" => {
+                Budget { crashes: 1, handler_failures: 1, lost_answers: 1, ..Budget::default() }
+            }
             _ => world.budget,
         };
         Some(Self { budget, ..world })
@@ -190,6 +193,17 @@ impl World {
             memory: ConsumedTokens::Remembered,
             budget: Budget { crashes: 1, handler_failures: 1, ..Budget::default() },
             ..Self::of("fold", "two messages and their copies, folded into one commit", &["P"])
+        }
+    }
+
+    /// Bursts that do not fit into one commit.
+    fn tight() -> Self {
+        Self {
+            // The control record, one item and one outbox entry.
+            limits: StoreLimits { transaction_items_max: 3, ..StoreLimits::UNLIMITED },
+            name: "tight",
+            about: "two messages and their copies, of which the store's limits let one into a commit",
+            ..Self::fold()
         }
     }
 }
