@@ -19,6 +19,7 @@ mod conformance;
 mod connection;
 mod frames;
 mod operation;
+mod receipts;
 mod records;
 mod remote_broker;
 mod remote_store;

@@ -98,8 +98,8 @@ mod breaks {
     use tokio::sync::Notify;
     use tollgate::core::{
         BoxFuture, BrokerError, Commit, CommitOutcome, EndpointName, EntryRead, Incarnation, LoadRequest,
-        LoadedPartition, PartitionKey, ScanCursor, ScanPage, SessionMark, StoreError, StoreLimits, TokenRef,
-        Version,
+        LoadedPartition, MessageId, OutgoingMessage, PartitionKey, ScanCursor, ScanPage, SessionMark,
+        Settlement, StoreError, StoreLimits, TokenRef, Verdict, Version,
     };
 
     use super::*;
@@ -218,6 +218,39 @@ mod breaks {
         };
         assert_eq!(loaded.control.as_deref(), Some(&b"control"[..]), "the lost commit had happened");
         assert_eq!(store.commit(first_commit(&partition)).await.unwrap(), CommitOutcome::Conflict);
+        host.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_receipt_of_a_host_that_was_killed_does_not_end_a_message_of_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = directory.path().join("host");
+        let orders = EndpointName::new("orders").unwrap();
+        let message = |name: &'static str| OutgoingMessage {
+            endpoint: orders.clone(),
+            partition: PartitionKey::new("order/1").unwrap(),
+            message_id: MessageId::from_name("test", name),
+            envelope: Bytes::from_static(name.as_bytes()),
+            delay: Duration::ZERO,
+        };
+        let host = Host::start(&address, memory_store(), queues()).await;
+        let connection = Arc::new(Connection::open(&address));
+        let broker = RemoteBroker::new(Arc::clone(&connection));
+        broker.send(vec![message("before")]).await.pop().unwrap().unwrap();
+        let before = broker.receive(&orders, 1).await.unwrap().pop().unwrap();
+        host.stop().await;
+
+        // The first delivery of a new broker in memory has the number that the first one of the old broker had.
+        let next_queues = queues();
+        let host = Host::start(&address, memory_store(), Arc::clone(&next_queues)).await;
+        while broker.send(vec![message("after")]).await.pop().unwrap().is_err() {}
+        let after = broker.receive(&orders, 1).await.unwrap().pop().unwrap();
+        let late = Settlement { receipt: before.receipt, verdict: Verdict::Acknowledge };
+        let refused = broker.settle(&orders, vec![late]).await.pop().unwrap();
+        assert!(matches!(refused, Err(BrokerError::Unavailable { .. })), "{refused:?}");
+        let again = tokio::time::timeout(VISIBILITY_TIMEOUT * 20, next_queues.receive(&orders, 1)).await;
+        let again = again.expect("the message is still to be processed").unwrap().pop().unwrap();
+        assert_eq!(again.envelope, after.envelope);
         host.stop().await;
     }
 

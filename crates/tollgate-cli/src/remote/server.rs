@@ -12,12 +12,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tollgate::core::{Commit, EndpointName};
+use tollgate::core::{Commit, Delivery, EndpointName};
 use tollgate::{Broker, Store};
 
 use super::connection::{ANSWERED, REFUSED};
 use super::frames::{self, CALLS_MAX, FRAME_BYTES_MAX, FRAMES_WAITING_MAX, Source};
 use super::operation::{DepthOf, Operation};
+use super::receipts::Life;
 use super::wire::{Garbled, Wire};
 
 /// What a server serves.
@@ -42,6 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves every client that knows the secret until `closing`; then calls that are being carried out are dropped.
 pub async fn serve(listener: TcpListener, secret: u64, served: Served, closing: CancellationToken) {
+    let life = Life::begin();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -56,7 +58,7 @@ pub async fn serve(listener: TcpListener, secret: u64, served: Served, closing: 
             Ok((stream, _)) => {
                 let served = served.clone();
                 connections.spawn(async move {
-                    if let Err(error) = attend(stream, secret, served).await {
+                    if let Err(error) = attend(stream, secret, life, served).await {
                         tracing::debug!(%error, "a client's connection ended");
                     }
                 });
@@ -71,12 +73,12 @@ pub async fn serve(listener: TcpListener, secret: u64, served: Served, closing: 
 }
 
 /// Serves one client until it goes. What it was waiting for is dropped with the connection.
-async fn attend(stream: TcpStream, secret: u64, served: Served) -> io::Result<()> {
+async fn attend(stream: TcpStream, secret: u64, life: Life, served: Served) -> io::Result<()> {
     let (mut source, mut sink) = frames::split(stream)?;
     frames::welcome(&mut source, &mut sink, secret).await?;
     let (outgoing, waiting) = mpsc::channel(FRAMES_WAITING_MAX);
     tokio::select! {
-        end = carry_out(source, outgoing, served) => end,
+        end = carry_out(source, outgoing, life, served) => end,
         end = frames::write(sink, waiting) => end,
     }
 }
@@ -91,7 +93,12 @@ impl Running {
     }
 }
 
-async fn carry_out(mut source: Source, outgoing: mpsc::Sender<Bytes>, served: Served) -> io::Result<()> {
+async fn carry_out(
+    mut source: Source,
+    outgoing: mpsc::Sender<Bytes>,
+    life: Life,
+    served: Served,
+) -> io::Result<()> {
     let running = Running::default();
     let mut tasks = JoinSet::new();
     loop {
@@ -123,7 +130,7 @@ async fn carry_out(mut source: Source, outgoing: mpsc::Sender<Bytes>, served: Se
         let (served, outgoing, running) = (served.clone(), outgoing.clone(), running.clone());
         tasks.spawn(async move {
             let answer = tokio::select! {
-                answer = answer(&served, operation, frame) => Some(answer),
+                answer = answer(&served, life, operation, frame) => Some(answer),
                 _ = dropped => None,
             };
             running.calls().remove(&number);
@@ -166,7 +173,12 @@ enum Refusal {
     TooLong(usize),
 }
 
-async fn answer(served: &Served, operation: Operation, mut from: Bytes) -> Result<BytesMut, Refusal> {
+async fn answer(
+    served: &Served,
+    life: Life,
+    operation: Operation,
+    mut from: Bytes,
+) -> Result<BytesMut, Refusal> {
     let mut to = BytesMut::new();
     let store = || served.store.as_deref().ok_or(Refusal::NoStore);
     match operation {
@@ -189,11 +201,15 @@ async fn answer(served: &Served, operation: Operation, mut from: Bytes) -> Resul
         Operation::Send => served.broker.send(Wire::take(&mut from)?).await.put(&mut to),
         Operation::Receive => {
             let (endpoint, max) = <(EndpointName, usize)>::take(&mut from)?;
-            served.broker.receive(&endpoint, max).await.put(&mut to);
+            let received = served.broker.receive(&endpoint, max).await;
+            let stamp = |deliveries: Vec<Delivery>| -> Vec<Delivery> {
+                deliveries.into_iter().map(|delivery| life.stamp(delivery)).collect()
+            };
+            received.map(stamp).put(&mut to);
         }
         Operation::Settle => {
             let (endpoint, settlements) = <(EndpointName, _)>::take(&mut from)?;
-            served.broker.settle(&endpoint, settlements).await.put(&mut to);
+            life.settle(&*served.broker, &endpoint, settlements).await.put(&mut to);
         }
         Operation::Depth => (served.depth)(&EndpointName::take(&mut from)?).put(&mut to),
     }
