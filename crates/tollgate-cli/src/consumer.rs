@@ -38,7 +38,8 @@ impl Consumer {
     ) -> Result<Self, CliError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .enable_time()
+            // A store may have connections of its own.
+            .enable_all()
             .thread_name("consumer")
             .build()
             .map_err(|error| CliError::Open(format!("a consumer's runtime can't be started: {error}")))?;
