@@ -18,6 +18,8 @@ pub enum Mutation {
     TakesLostAnswerForSuccess,
     /// R7: after a lost answer, whatever commit is found is taken for one's own.
     TakesOthersCommitForOwn,
+    /// R7: after a lost answer, an attempt that has only registered a side effect is taken for one that has committed.
+    TakesRegistrationForCommit,
     /// R8: a token is consumed although an outgoing message could not be sent.
     ConsumesUnpublished,
     /// Step 2: markers are not looked for.

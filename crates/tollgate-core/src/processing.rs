@@ -71,7 +71,7 @@ use crate::ids::{AttemptId, DeduplicationKey, ItemName, MessageId, PartitionKey,
 use crate::limits::StoreLimits;
 use crate::marks::Marks;
 use crate::partition_view::PartitionView;
-use crate::sequence::Incarnation;
+use crate::sequence::{Incarnation, Version};
 use crate::store::LoadRequest;
 
 /// Most reloads of one processing before its messages are put back: more means that other processes work on the same
@@ -358,6 +358,8 @@ impl Processing {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct LostCommit {
     attempt: AttemptId,
+    /// The version that it would have written: the attempt alone may have written an earlier one, to register a side effect.
+    version: Version,
     /// The messages folded into it.
     members: Vec<MessageId>,
 }

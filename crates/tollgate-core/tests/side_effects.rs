@@ -4,9 +4,11 @@
 
 mod world;
 
-use tollgate_core::processing::{Disposition, HandleStep, Maintenance, Processing, Step, Work};
-use tollgate_core::{EffectKind, EffectName};
-use world::{Process, World, add, message, until};
+use tollgate_core::processing::{
+    Disposition, HandleStep, Incoming, Maintenance, Processing, Step, Tokenless, Work,
+};
+use tollgate_core::{Content, EffectKind, EffectName, Envelope};
+use world::{Process, World, add, lost_answer, message, until};
 
 /// Runs to the handler, registers a blob and creates it; gives the step back before the handler ends.
 fn with_blob(world: &mut World, process: &mut Process, work: Work, name: &str) -> HandleStep {
@@ -96,4 +98,27 @@ fn an_overdue_attempt_is_fenced_before_its_blob_is_deleted() {
     assert_eq!(world.settle(&mut slow, step).dispositions, [Disposition::Committed]);
     world.tidy(&mut sweeper);
     world.tidy(&mut slow);
+}
+
+/// Found by simulation: the registration is a commit of the same attempt, so the attempt alone does not tell whether the
+/// message was committed.
+#[test]
+fn an_attempt_that_has_only_registered_a_side_effect_is_not_taken_for_one_that_has_committed() {
+    let (mut world, envelopes) = World::with_messages(&[""]);
+    let known_by_its_id = Envelope { content: Content::Body("".into()), ..envelopes[0].clone() };
+    let incoming = Incoming::Message {
+        envelope: known_by_its_id.into(),
+        tokenless: Tokenless::ByIdentity { expires_at_ms: u64::MAX },
+    };
+    let mut process = Process::default();
+    let work = world.work(&process, vec![incoming]);
+    let handle = with_blob(&mut world, &mut process, work, "a");
+    let is_commit = |step: &Step| matches!(step, Step::Commit(_));
+    let Step::Commit(commit) = until(&mut world, &mut process, add(handle), is_commit) else {
+        unreachable!("that was waited for")
+    };
+    // The commit does not happen, and nobody hears of that.
+    let settled = world.settle(&mut process, commit.answer(Err(lost_answer())));
+    assert_eq!(settled.dispositions, [Disposition::Committed]);
+    assert_eq!(world.count(), 1, "the handler was run again");
 }

@@ -43,6 +43,7 @@ fn a_chain_of_partitions_applies_each_message_once() {
 #[test]
 fn no_blob_is_left_and_none_that_is_named_is_gone() {
     assert_holds(named("c"));
+    assert_holds(named("blob-by-id"));
 }
 
 #[test]

@@ -142,7 +142,8 @@ impl CommitStep {
     fn look_again(self, why: &str) -> Step {
         let mut processing = self.processing;
         let members = processing.fold.members.iter().map(|member| member.origin.message_id()).collect();
-        processing.uncertain = Some(LostCommit { attempt: processing.attempt, members });
+        let version = self.next.control.version;
+        processing.uncertain = Some(LostCommit { attempt: processing.attempt, version, members });
         processing.reload(why)
     }
 

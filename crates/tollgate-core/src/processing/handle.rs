@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::commit::{NextControl, register_commit};
 use super::incoming::{Request, SlotState};
-use super::{CommitStep, Disposition, LostCommit, Processing, Remember, Step, WakeUpStep};
+use super::{CommitStep, Disposition, Processing, Remember, Step, WakeUpStep};
 use crate::completion::{Afterwards, CleanUp};
 use crate::control_record::{ControlRecord, REGISTRATIONS_MAX, Registration, RegistrationState};
 use crate::envelope::{Envelope, Headers};
@@ -240,10 +240,8 @@ impl HandleStep {
 
     /// The attempt was overtaken while the handler ran: everything of this fold starts again.
     pub fn lost(self) -> Step {
-        let mut processing = self.processing;
         // No member was committed, but a registration may have been: the reload will show it as another attempt's.
-        processing.uncertain = Some(LostCommit { attempt: processing.attempt, members: Vec::new() });
-        processing.reload("the attempt was overtaken while a handler ran")
+        self.processing.reload("the attempt was overtaken while a handler ran")
     }
 }
 

@@ -79,7 +79,9 @@ impl Processing {
             if !tokenless || !was_folded {
                 continue;
             }
-            let is_ours = control.attempt == lost.attempt
+            let made_this_version = control.attempt == lost.attempt
+                && (control.version == lost.version || mutated!(TakesRegistrationForCommit));
+            let is_ours = made_this_version
                 || control.pending.iter().any(|entry| match &entry.origin {
                     Origin::Attempt { attempt, message_id } => {
                         *attempt == lost.attempt && Some(*message_id) == slot.incoming.message_id()

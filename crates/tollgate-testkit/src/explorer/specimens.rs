@@ -124,6 +124,12 @@ impl Specimen {
                 with(named("e"), Budget::default()),
             ),
             Self::machine(
+                M::TakesRegistrationForCommit,
+                "R7",
+                "an attempt that has only registered a side effect is taken for one that has committed",
+                named("blob-by-id"),
+            ),
+            Self::machine(
                 M::ConsumesUnpublished,
                 "R8",
                 "a token is consumed although an output could not be sent",

@@ -6,7 +6,8 @@ use super::world::{Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Scr
 
 impl World {
     /// The name of every world, in order.
-    pub const NAMES: [&'static str; 9] = ["a", "b", "c", "d", "e", "f", "poison", "fold", "tight"];
+    pub const NAMES: [&'static str; 10] =
+        ["a", "b", "c", "d", "e", "f", "poison", "fold", "tight", "blob-by-id"];
 
     /// A world by its name.
     pub fn named(name: &str) -> Option<Self> {
@@ -20,6 +21,7 @@ impl World {
             "poison" => Self::poison(),
             "fold" => Self::fold(),
             "tight" => Self::tight(),
+            "blob-by-id" => Self::blob_by_id(),
             _ => return None,
         })
     }
@@ -31,9 +33,12 @@ impl World {
             "a" => Budget { crashes: 1, time_outs: 1, lost_answers: 1, ..Budget::default() },
             "b" => Budget { crashes: 2, failed_calls: 2, evictions: 1, sweeps: 1, ..Budget::default() },
             "c" => Budget { crashes: 1, failed_calls: 1, conflicts: Some(2), ..Budget::default() },
+            "blob-by-id" => {
+                Budget { crashes: 1, lost_answers: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() }
+            }
             "d" => Budget { crashes: 2, failed_calls: 1, departures: 1, fences: 2, ..Budget::default() },
-            "e" => Budget { crashes: 1, lost_answers: 1, failed_calls: 1, ..Budget::default() },
-            "f" => Budget { stale_reads: 2, crashes: 1, ..Budget::default() },
+            "e" => Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
+            "f" => Budget { stale_reads: 3, crashes: 1, ..Budget::default() },
             "poison" => Budget { failed_calls: 3, crashes: 1, sweeps: 1, ..Budget::default() },
             "fold" | "tight" => {
                 Budget { crashes: 1, handler_failures: 1, lost_answers: 1, ..Budget::default() }
@@ -193,6 +198,19 @@ impl World {
             memory: ConsumedTokens::Remembered,
             budget: Budget { crashes: 1, handler_failures: 1, ..Budget::default() },
             ..Self::of("fold", "two messages and their copies, folded into one commit", &["P"])
+        }
+    }
+
+    /// A side effect of a message without a token: only the control record tells whose commit it was.
+    fn blob_by_id() -> Self {
+        Self {
+            inputs: vec![Input::Identity(0)],
+            // A second copy would hide that the first was taken for done.
+            copies: 1,
+            budget: Budget { lost_answers: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() },
+            name: "blob-by-id",
+            about: "a blob as side effect of a message known by its id, and commits whose answer is lost",
+            ..Self::side_effects()
         }
     }
 
