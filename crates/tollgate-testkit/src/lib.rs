@@ -6,6 +6,8 @@ pub mod broker_conformance;
 pub mod counting_store;
 pub mod explorer;
 pub mod faulty_store;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod store_conformance;
 pub mod store_gate;
 pub mod store_operation;

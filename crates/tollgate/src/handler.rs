@@ -68,6 +68,11 @@ impl Endpoint {
         }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Handles messages of type `M` by their token.
     #[must_use]
     pub fn on<M, H, F>(mut self, handler: H) -> Self

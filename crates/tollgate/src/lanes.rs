@@ -16,7 +16,7 @@ use crate::error::HandlerError;
 use crate::transaction::Tx;
 
 /// A partition, in which of the gate's stores.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LaneKey {
     pub(crate) store: usize,
     pub(crate) partition: PartitionKey,
@@ -167,13 +167,17 @@ impl Lanes {
         lane.marks.add(marks);
     }
 
-    /// Lanes that have marks and were not used since `before_ms`.
+    /// Lanes that have marks and were not used since `before_ms`, in the order of their keys: a simulated run must not depend on
+    /// how a map happens to be ordered.
     pub(crate) fn idle_with_marks(&self, before_ms: u64) -> Vec<LaneKey> {
         let lanes = self.lock();
         let is_due = |lane: &Lane| {
             lane.state == LaneState::Idle && !lane.marks.is_empty() && lane.last_used_ms <= before_ms
         };
-        lanes.iter().filter(|(_, lane)| is_due(lane)).map(|(key, _)| key.clone()).collect()
+        let mut due: Vec<LaneKey> =
+            lanes.iter().filter(|(_, lane)| is_due(lane)).map(|(key, _)| key.clone()).collect();
+        due.sort_unstable();
+        due
     }
 
     /// Whether this process has something to do with a partition already.

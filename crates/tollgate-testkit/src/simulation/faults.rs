@@ -1,0 +1,129 @@
+//! What goes wrong in a run, how often, and how often it did.
+
+use std::time::Duration;
+
+/// How much goes wrong. Rates are probabilities for each call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Faults {
+    /// Processes that run at a time.
+    pub processes: usize,
+    /// Processes that die at a random moment, losing their memory; each is replaced.
+    pub deaths: usize,
+    /// Times that a process stops for longer than the broker's patience and then goes on.
+    pub stalls: usize,
+    /// How often a call fails: before its effect, after it, or throttled; for stores, brokers and blob storage.
+    pub failing_calls: f64,
+    /// How often a message is given extra copies.
+    pub duplicates: f64,
+    /// How many messages are held back to change their order.
+    pub reorder: usize,
+    /// How often an acknowledgement is lost.
+    pub lost_acknowledgements: f64,
+    /// How often a call takes very long.
+    pub latency_spikes: f64,
+    /// The longest that a call usually takes, before its effect and after it again.
+    pub latency_max: Duration,
+    /// After how many deliveries a message is dead-lettered. They are redriven from time to time.
+    pub deliveries_max: u32,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            processes: 3,
+            deaths: 3,
+            stalls: 1,
+            failing_calls: 0.04,
+            duplicates: 0.3,
+            reorder: 5,
+            lost_acknowledgements: 0.1,
+            latency_spikes: 0.002,
+            latency_max: Duration::from_millis(4),
+            deliveries_max: 12,
+        }
+    }
+}
+
+impl Faults {
+    /// Nothing goes wrong; calls still take time and so overtake each other.
+    pub const NONE: Self = Self {
+        processes: 3,
+        deaths: 0,
+        stalls: 0,
+        failing_calls: 0.0,
+        duplicates: 0.0,
+        reorder: 0,
+        lost_acknowledgements: 0.0,
+        latency_spikes: 0.0,
+        latency_max: Duration::from_millis(4),
+        deliveries_max: 12,
+    };
+}
+
+macro_rules! tally {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// How often each kind of fault was injected.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct FaultTally {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl FaultTally {
+            /// Each kind with its count.
+            pub fn kinds(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+
+            /// Adds the faults of another run.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+tally! {
+    /// Store calls refused as unavailable.
+    store_unavailable,
+    /// Store calls throttled.
+    store_throttled,
+    /// Commits of unknown outcome that did not happen.
+    lost_commits,
+    /// Commits that were tried and whose answer was lost.
+    lost_commit_answers,
+    /// Deletions that happened and were answered by an error.
+    lost_deletion_answers,
+    /// Sends that failed and had no effect.
+    sends_failed_before,
+    /// Sends that had their effect and failed.
+    sends_failed_after,
+    /// Receives that failed.
+    receives_failed,
+    /// Extra copies of messages.
+    duplicates,
+    /// Messages delivered before others that had come earlier.
+    reordered,
+    /// Acknowledgements that were lost.
+    lost_acknowledgements,
+    /// Blob calls that failed and had no effect.
+    blobs_failed_before,
+    /// Blob calls that had their effect and failed.
+    blobs_failed_after,
+    /// Calls that took very long.
+    latency_spikes,
+    /// Processes that died.
+    deaths,
+    /// Processes that stalled and went on.
+    stalls,
+    /// Handlers that failed and might succeed later.
+    handler_failures,
+    /// Messages that were dead-lettered and redriven.
+    redriven,
+    /// Clients that lost their patience and asked again, or went away.
+    impatient_clients,
+    /// Commits that conflicted or whose answer was lost.
+    conflicts,
+    /// Pending entries that were completed by others.
+    recoveries,
+}

@@ -1,0 +1,253 @@
+//! The wires between the processes and what they call: every call takes a seeded time before its effect and again before its
+//! answer, so that calls overtake each other; it is taken down in the run's trace, and some fail.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::quality::FixedState;
+use tollgate_core::{
+    BlobError, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery, EffectName,
+    EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage,
+    SessionMark, Settlement, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+};
+
+use super::faults::{FaultTally, Faults};
+
+/// How long a call takes that takes very long: longer than the broker's patience.
+const SPIKE_MAX: Duration = Duration::from_secs(20);
+
+/// What all wires of a run share: the dice, the trace and the tally.
+pub(super) struct Wires {
+    faults: Faults,
+    state: Mutex<WireState>,
+    began: tokio::time::Instant,
+}
+
+struct WireState {
+    random: fastrand::Rng,
+    trace: foldhash::quality::FoldHasher<'static>,
+    tally: FaultTally,
+}
+
+impl Wires {
+    pub(super) fn new(faults: Faults, seed: u64, began: tokio::time::Instant) -> Arc<Self> {
+        let state = WireState {
+            random: fastrand::Rng::with_seed(seed),
+            trace: FixedState::with_seed(0).build_hasher(),
+            tally: FaultTally::default(),
+        };
+        Arc::new(Self { faults, state: Mutex::new(state), began })
+    }
+
+    /// Something to be counted.
+    pub(super) fn count(&self, what: impl FnOnce(&mut FaultTally)) {
+        what(&mut self.lock().tally);
+    }
+
+    pub(super) fn tally(&self) -> FaultTally {
+        self.lock().tally
+    }
+
+    pub(super) fn trace(&self) -> u64 {
+        self.lock().trace.finish()
+    }
+
+    /// Throws the dice of this run.
+    pub(super) fn unlucky(&self, rate: f64) -> bool {
+        let rate = if self.faults.failing_calls > 0.0 { rate } else { 0.0 };
+        rate > 0.0 && self.lock().random.f64() < rate
+    }
+
+    /// Takes something down in the trace.
+    pub(super) fn note(&self, what: &str, about: &impl Hash) {
+        let now = self.began.elapsed();
+        let mut state = self.lock();
+        (what, now).hash(&mut state.trace);
+        about.hash(&mut state.trace);
+    }
+
+    fn fails(&self) -> bool {
+        self.unlucky(self.faults.failing_calls)
+    }
+
+    async fn wait(&self) {
+        let wait = {
+            let mut state = self.lock();
+            let rate = self.faults.latency_spikes;
+            if rate > 0.0 && state.random.f64() < rate {
+                state.tally.latency_spikes += 1;
+                micros(&mut state.random, SPIKE_MAX)
+            } else {
+                micros(&mut state.random, self.faults.latency_max)
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+
+    /// A call: what it waits for before, its effect, and what its answer waits for.
+    async fn call<T>(&self, what: &'static str, about: impl Hash, effect: impl Future<Output = T>) -> T {
+        self.note(what, &about);
+        self.wait().await;
+        let answer = effect.await;
+        self.wait().await;
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WireState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn micros(random: &mut fastrand::Rng, max: Duration) -> Duration {
+    Duration::from_micros(random.u64(0..=u64::try_from(max.as_micros()).unwrap_or(u64::MAX)))
+}
+
+/// A store at the end of a wire.
+pub(super) struct WiredStore {
+    pub(super) inner: Arc<dyn Store>,
+    pub(super) wires: Arc<Wires>,
+}
+
+impl Store for WiredStore {
+    fn alias(&self) -> &StoreAlias {
+        self.inner.alias()
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.inner.limits()
+    }
+
+    fn placement(&self, commit: &Commit) -> Placement {
+        self.inner.placement(commit)
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.verify()
+    }
+
+    fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
+        Box::pin(async move { self.wires.call("load", requests.clone(), self.inner.load(requests)).await })
+    }
+
+    fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
+        Box::pin(async move { self.wires.call("read", reads.clone(), self.inner.read_entries(reads)).await })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
+        Box::pin(async move { self.wires.call("commit", commit.clone(), self.inner.commit(commit)).await })
+    }
+
+    fn delete_entries(
+        &self,
+        tokens: Vec<TokenRef>,
+    ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
+        Box::pin(
+            async move { self.wires.call("delete", tokens.clone(), self.inner.delete_entries(tokens)).await },
+        )
+    }
+
+    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        Box::pin(async move { self.wires.call("scan", limit, self.inner.scan(cursor, limit)).await })
+    }
+
+    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.inner.expire(now_ms)
+    }
+}
+
+/// A broker at the end of a wire.
+pub(super) struct WiredBroker {
+    pub(super) inner: Arc<dyn Broker>,
+    pub(super) wires: Arc<Wires>,
+}
+
+impl Broker for WiredBroker {
+    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        Box::pin(async move { self.wires.call("send", messages.clone(), self.inner.send(messages)).await })
+    }
+
+    fn receive(
+        &self,
+        endpoint: &EndpointName,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
+        let endpoint = endpoint.clone();
+        Box::pin(async move {
+            // Waiting for messages is not a call that takes time by itself: only what it brings is under way.
+            let received = self.inner.receive(&endpoint, max).await;
+            if self.wires.fails() {
+                // What it brought comes again when the broker's patience has ended.
+                self.wires.count(|tally| tally.receives_failed += 1);
+                let reason = "the connection broke".to_owned();
+                return Err(BrokerError::Unavailable { endpoint, reason });
+            }
+            self.wires.note("receive", &received.as_ref().map_or(0, Vec::len));
+            self.wires.wait().await;
+            received
+        })
+    }
+
+    fn settle(
+        &self,
+        endpoint: &EndpointName,
+        settlements: Vec<Settlement>,
+    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        let endpoint = endpoint.clone();
+        Box::pin(async move {
+            self.wires.call("settle", settlements.clone(), self.inner.settle(&endpoint, settlements)).await
+        })
+    }
+}
+
+/// Blob storage at the end of a wire, which fails like the others.
+pub(super) struct WiredBlobs {
+    pub(super) inner: Arc<dyn Blobs>,
+    pub(super) wires: Arc<Wires>,
+}
+
+impl WiredBlobs {
+    async fn try_to<T>(
+        &self,
+        what: &'static str,
+        name: EffectName,
+        effect: impl Future<Output = Result<T, BlobError>>,
+    ) -> Result<T, BlobError> {
+        if self.wires.fails() {
+            self.wires.count(|tally| tally.blobs_failed_before += 1);
+            return Err(unavailable(name));
+        }
+        let answer = self.wires.call(what, name.as_str(), effect).await;
+        if self.wires.fails() {
+            self.wires.count(|tally| tally.blobs_failed_after += 1);
+            return Err(unavailable(name));
+        }
+        answer
+    }
+}
+
+impl Blobs for WiredBlobs {
+    fn put(&self, name: &EffectName, content: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
+        let name = name.clone();
+        Box::pin(async move { self.try_to("put", name.clone(), self.inner.put(&name, content)).await })
+    }
+
+    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<Bytes>, BlobError>> {
+        let name = name.clone();
+        Box::pin(async move { self.try_to("get", name.clone(), self.inner.get(&name)).await })
+    }
+
+    fn delete(&self, name: &EffectName) -> BoxFuture<'_, Result<(), BlobError>> {
+        let name = name.clone();
+        Box::pin(async move { self.try_to("remove", name.clone(), self.inner.delete(&name)).await })
+    }
+
+    fn list(&self, prefix: &str) -> BoxFuture<'_, Result<Vec<EffectName>, BlobError>> {
+        self.inner.list(prefix)
+    }
+}
+
+fn unavailable(name: EffectName) -> BlobError {
+    BlobError::Unavailable { name, reason: "the connection broke".to_owned() }
+}
