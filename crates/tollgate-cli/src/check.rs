@@ -2,6 +2,7 @@
 //! Each way of checking has a room of its own below this one; what they check is in `tollgate-testkit`.
 
 mod explore;
+mod gallery;
 mod mutants;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ enum Check {
     Explore(explore::Options),
     /// Break one rule after the other, and see that the exploration notices each.
     Mutants(mutants::Options),
+    /// Show every deduplication technique that people use: what breaks it, or what it costs.
+    Gallery(gallery::Options),
 }
 
 /// Checks what was asked for. Success means that everything holds.
@@ -28,5 +31,6 @@ pub fn run(options: &Options) -> ExitCode {
     match &options.check {
         Check::Explore(options) => explore::run(options),
         Check::Mutants(options) => mutants::run(options),
+        Check::Gallery(options) => gallery::run(options),
     }
 }

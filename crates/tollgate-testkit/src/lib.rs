@@ -6,6 +6,7 @@ pub mod broker_conformance;
 pub mod counting_store;
 pub mod explorer;
 pub mod faulty_store;
+pub mod gallery;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod store_conformance;
