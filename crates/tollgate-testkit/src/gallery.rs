@@ -1,5 +1,5 @@
 //! The gallery: every way of deduplicating messages that people use, as a small machine of its own in the same small world.
-//! [`search`](crate::explorer::search) walks through every interleaving and prints the shortest story that breaks it, or
+//! [`search`](fn@crate::explorer::search) walks through every interleaving and prints the shortest story that breaks it, or
 //! finds that it holds; the price is counted on the way. None of these machines is used by the engine, and what is shipped
 //! is not examined here but by [`crate::explorer`].
 //!

@@ -339,3 +339,80 @@ impl Place {
     /// The partitions that have a document.
     pub(super) const WITH_DOCUMENT: [Self; 3] = [Self::Seats, Self::Invoices, Self::List];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::technique::Turn;
+    use super::super::world::Trial;
+    use super::*;
+    use crate::explorer::Model;
+
+    /// A technique that asks for more than there is.
+    enum Cheat {
+        LoadsAndCommitsInOneStep,
+        CommitsIntoTwoPartitions,
+    }
+
+    impl Technique for Cheat {
+        type Document = ();
+        type Record = ();
+        type Work = Next;
+        type Memory = ();
+
+        fn world(&self) -> World {
+            World::reservations().undisturbed()
+        }
+
+        fn begin(&self) -> Next {
+            Next::Load
+        }
+
+        fn step(&self, work: Next, desk: &mut Desk<'_, Self>) -> Turn<Next> {
+            match (work, self) {
+                (Next::Load, Self::LoadsAndCommitsInOneStep) => {
+                    desk.load();
+                    desk.commit(Change::none(), |()| ());
+                }
+                (Next::Load, Self::CommitsIntoTwoPartitions) => {
+                    desk.load();
+                }
+                (Next::Commit, _) => {
+                    desk.commit(Change { created: vec![()], ..Change::none() }, |()| ());
+                }
+            }
+            Turn::Next(Next::Commit)
+        }
+
+        fn kept(&self, (): &()) -> usize {
+            0
+        }
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    enum Next {
+        Load,
+        Commit,
+    }
+
+    fn walk(technique: &Cheat) {
+        let trial = Trial::new(technique, technique.world());
+        let mut scene = trial.initial();
+        for _ in 0..3 {
+            let mut found = Vec::new();
+            trial.successors(&scene, &mut found);
+            scene = found.swap_remove(0).next;
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a step makes one call")]
+    fn a_technique_that_makes_two_calls_in_one_step_is_refused() {
+        walk(&Cheat::LoadsAndCommitsInOneStep);
+    }
+
+    #[test]
+    #[should_panic(expected = "a commit stays in one partition")]
+    fn a_technique_that_commits_into_two_partitions_is_refused() {
+        walk(&Cheat::CommitsIntoTwoPartitions);
+    }
+}
