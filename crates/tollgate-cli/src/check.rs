@@ -4,6 +4,7 @@
 mod explore;
 mod gallery;
 mod mutants;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,8 @@ enum Check {
     Explore(explore::Options),
     /// Break one rule after the other, and see that the exploration notices each.
     Mutants(mutants::Options),
+    /// Run the whole engine under seeded chaos on a virtual clock, thousands of times.
+    Simulate(simulate::Options),
     /// Show every deduplication technique that people use: what breaks it, or what it costs.
     Gallery(gallery::Options),
 }
@@ -31,6 +34,7 @@ pub fn run(options: &Options) -> ExitCode {
     match &options.check {
         Check::Explore(options) => explore::run(options),
         Check::Mutants(options) => mutants::run(options),
+        Check::Simulate(options) => simulate::run(options),
         Check::Gallery(options) => gallery::run(options),
     }
 }

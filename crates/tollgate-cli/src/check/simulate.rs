@@ -40,7 +40,8 @@ pub fn run(options: &Options) -> ExitCode {
     if let Some(seed) = options.seed {
         return run_one(seed);
     }
-    let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let started = Instant::now();
     let report = run_all(options.first, options.seeds, threads);
     print(&report, started.elapsed());

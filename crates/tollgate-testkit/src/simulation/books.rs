@@ -36,6 +36,9 @@ impl Books {
     }
 
     /// The keys of all partitions, in order.
+    ///
+    /// # Panics
+    /// Never: a store in memory does not fail.
     pub async fn partitions(&self) -> Vec<String> {
         let mut keys = Vec::new();
         let mut cursor = None;
@@ -52,6 +55,9 @@ impl Books {
     }
 
     /// The names of all blobs, in order.
+    ///
+    /// # Panics
+    /// Never: blob storage in memory does not fail.
     pub async fn blobs(&self) -> Vec<EffectName> {
         self.universe.blobs.list("").await.expect("blob storage in memory does not fail")
     }

@@ -120,7 +120,7 @@ impl Universe {
         let alias = StoreAlias::new("main").expect("the constant is a valid alias");
         let memory = Arc::new(MemoryStore::new(alias));
         let rates = FaultRates::all(faults.failing_calls);
-        let faulty = Arc::new(FaultyStore::new(Arc::clone(&memory) as Arc<dyn Store>, random.u64(..), rates));
+        let flaky = Arc::new(FaultyStore::new(Arc::clone(&memory) as Arc<dyn Store>, random.u64(..), rates));
         let queues = Arc::new(InProcessBroker::builder().visibility_timeout(VISIBILITY_TIMEOUT).build());
         let chaos = Arc::new(
             ChaosBroker::builder(Arc::clone(&queues) as Arc<dyn Broker>)
@@ -137,7 +137,7 @@ impl Universe {
         let consumed = names.filter_map(Result::ok).collect();
         Arc::new(Self {
             store: Arc::new(WiredStore {
-                inner: Arc::clone(&faulty) as Arc<dyn Store>,
+                inner: Arc::clone(&flaky) as Arc<dyn Store>,
                 wires: Arc::clone(&wires),
             }),
             broker: Arc::new(WiredBroker {
@@ -153,7 +153,7 @@ impl Universe {
             wires,
             queues,
             chaos,
-            faulty,
+            faulty: flaky,
             random: Mutex::new(random),
             began,
             alive: Mutex::default(),
