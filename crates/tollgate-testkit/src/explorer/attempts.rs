@@ -47,7 +47,10 @@ impl World {
             .iter()
             .flat_map(|process| &process.lanes)
             .filter_map(|lane| lane.view.as_ref().and_then(|view| view.control.clone()));
-        for control in stored.chain(lagging).chain(cached) {
+        let under_way = scene.outside.under_way.iter().map(|commit| {
+            codec::decode_control(&commit.control).expect("only the machine writes control records")
+        });
+        for control in stored.chain(lagging).chain(cached).chain(under_way) {
             used.insert(control.attempt.serial);
             for entry in &control.pending {
                 if let Origin::Attempt { attempt, .. } = &entry.origin {

@@ -114,6 +114,11 @@ impl World {
         partition.created.extend(commit.entries.iter().map(|(key, _)| *key));
         self.wrote(contents);
         let session = self.mark(&commit.partition, contents);
+        if scene.outside.under_way.iter().any(|late| late.partition == commit.partition) {
+            // Versions never come back: what expects an earlier one can't arrive any more.
+            let outside = Arc::make_mut(&mut scene.outside);
+            outside.under_way.retain(|late| late.partition != commit.partition);
+        }
         CommitOutcome::Committed { session }
     }
 

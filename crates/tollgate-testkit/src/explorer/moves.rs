@@ -93,6 +93,11 @@ pub enum Move {
         /// Which partition.
         partition: usize,
     },
+    /// A commit arrives whose sender has long stopped waiting for the answer.
+    Land {
+        /// Which one of those under way.
+        place: usize,
+    },
     /// Time passes.
     Tick,
 }
@@ -200,6 +205,9 @@ impl World {
         }
         if scene.outside.clock_ms < self.clock_end_ms {
             moves.push((Move::Tick, Kind::Fault));
+        }
+        for place in 0..scene.outside.under_way.len() {
+            moves.push((Move::Land { place }, Kind::Fault));
         }
         if budget.time_outs > 0 {
             for (worker, piece) in scene.workers.iter().enumerate() {
@@ -326,6 +334,12 @@ impl World {
                 budget.sweeps = budget.sweeps.saturating_sub(1);
                 self.visit(&scene, *worker, shape.process_of(*worker), *partition, View::Fresh)
             }
+            Move::Land { place } => {
+                let mut scene = before.clone();
+                let commit = Arc::make_mut(&mut scene.outside).under_way.remove(*place);
+                self.commit(&mut scene, &commit);
+                Ok(scene)
+            }
             other => Ok(self.befall(shape, before.clone(), other)),
         }
     }
@@ -387,7 +401,8 @@ impl World {
             | Move::Ask { .. }
             | Move::Advance { .. }
             | Move::Flush { .. }
-            | Move::Sweep { .. } => unreachable!("these are made by workers"),
+            | Move::Land { .. }
+            | Move::Sweep { .. } => unreachable!("these are made elsewhere"),
         }
         scene
     }
@@ -429,6 +444,7 @@ impl fmt::Display for Turn {
             Self::FailsAfter => ", which has its effect and fails all the same",
             Self::AnswerLost => ", which happens, but the answer is lost",
             Self::NothingAndAnswerLost => ", which does not happen, and the answer is lost",
+            Self::StillUnderWay => ", of which no answer comes, and which may arrive later",
             Self::Repeated => {
                 ", which happens, and is reported as a conflict by a client library's repetition"
             }

@@ -43,6 +43,10 @@ pub(super) fn tell(world: &World, shape: &Shape, before: &Scene, step: &Move, af
             let name = world.partitions.get(*partition).map_or("senders", |key| key.as_str());
             format!("the replica of {name} catches up")
         }
+        Move::Land { place } => {
+            let partition = &before.outside.under_way[*place].partition;
+            format!("a commit on {partition} arrives that nobody waits for any more")
+        }
         Move::Tick => "time passes".to_owned(),
     };
     let mut changed = news(world, before, after);

@@ -16,7 +16,8 @@ use tollgate_core::marks::Marks;
 use tollgate_core::partition_view::PartitionView;
 use tollgate_core::processing::{HandleStep, RecoveringStep, Step};
 use tollgate_core::{
-    ControlRecord, DeduplicationKey, EffectName, EntryKey, ItemName, ItemValue, MessageId, TokenRef, codec,
+    Commit, ControlRecord, DeduplicationKey, EffectName, EntryKey, ItemName, ItemValue, MessageId, TokenRef,
+    codec,
 };
 
 /// Most pieces of a state: partitions, broker, outside, processes, workers.
@@ -90,6 +91,8 @@ pub(super) struct Outside {
     pub(super) external: BTreeSet<MessageId>,
     /// Requests at the edge, by number.
     pub(super) requests: BTreeMap<u8, RequestState>,
+    /// Commits whose sender has stopped waiting, and which may still arrive.
+    pub(super) under_way: Vec<Commit>,
 }
 
 /// A request of a client at the edge.

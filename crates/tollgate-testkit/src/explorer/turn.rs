@@ -32,6 +32,8 @@ pub enum Turn {
     AnswerLost,
     /// Nothing happens and the answer is lost.
     NothingAndAnswerLost,
+    /// The answer is lost, and the commit is still on its way: it may arrive later, or never.
+    StillUnderWay,
     /// The commit happens, and a client library that repeats it by itself reports a failed condition.
     Repeated,
     /// The read is answered by a replica that lags behind.
@@ -139,6 +141,10 @@ impl World {
         match turn {
             Turn::FailsBefore | Turn::FailsAfter => return Err(unavailable()),
             Turn::NothingAndAnswerLost => return Err(outcome_unknown(&commit.partition)),
+            Turn::StillUnderWay => {
+                Arc::make_mut(&mut scene.outside).under_way.push(commit.clone());
+                return Err(outcome_unknown(&commit.partition));
+            }
             _ => {}
         }
         let outcome = self.commit(scene, commit);
@@ -329,7 +335,9 @@ fn charge(scene: &mut Scene, turn: Turn) {
     match turn {
         Turn::Done => {}
         Turn::FailsBefore | Turn::FailsAfter => budget.failed_calls -= 1,
-        Turn::AnswerLost | Turn::NothingAndAnswerLost | Turn::Repeated => budget.lost_answers -= 1,
+        Turn::AnswerLost | Turn::NothingAndAnswerLost | Turn::StillUnderWay | Turn::Repeated => {
+            budget.lost_answers -= 1;
+        }
         Turn::Stale => budget.stale_reads -= 1,
         Turn::HandlerFails => budget.handler_failures -= 1,
     }
@@ -360,7 +368,7 @@ pub(super) fn turns(scene: &Scene, worker: usize) -> Vec<Turn> {
         }
     };
     let both = [Turn::FailsBefore, Turn::FailsAfter];
-    let lost = [Turn::AnswerLost, Turn::NothingAndAnswerLost, Turn::Repeated];
+    let lost = [Turn::AnswerLost, Turn::NothingAndAnswerLost, Turn::StillUnderWay, Turn::Repeated];
     match &*scene.workers[worker] {
         Worker::Idle => turns.clear(),
         Worker::Processing { step, .. } => match &**step {
