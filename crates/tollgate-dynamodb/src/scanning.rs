@@ -1,0 +1,138 @@
+//! Scans for the sweep and the audit: partition by partition, as they lie in the table. A scan reads the whole table, whatever
+//! else is in it: it is no step of any message's way.
+
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tollgate_core::{PartitionKey, ScanCursor, ScanPage, ScannedPartition, StoreError};
+
+use crate::main_item::MainItem;
+use crate::names::{self, Item, Kind};
+use crate::store::DynamoDbStore;
+
+/// The last item of the last partition that was listed whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    partition: String,
+    sort: String,
+}
+
+impl DynamoDbStore {
+    /// [`tollgate_core::Store::scan`].
+    pub(crate) async fn scan_page(
+        &self,
+        cursor: Option<ScanCursor>,
+        limit: usize,
+    ) -> Result<ScanPage, StoreError> {
+        let mut start = cursor.map(|cursor| self.position_of(&cursor)).transpose()?;
+        let mut listing = Listing::default();
+        loop {
+            let start_key = start.map(|position| self.key_of(&position));
+            let output = self
+                .calls
+                .make("Scan", |client| {
+                    client
+                        .scan()
+                        .table_name(&self.names.table)
+                        .consistent_read(true)
+                        .set_exclusive_start_key(start_key.clone())
+                        .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                        .send()
+                })
+                .await
+                .map_err(|failure| failure.of_repeatable_call(&self.alias, None))?;
+            self.calls.consumed("Scan", output.consumed_capacity.as_ref());
+            for item in output.items.iter().flatten() {
+                if let Some((partition, sort)) = self.names.place_of(item) {
+                    let position = Position { partition: partition.to_owned(), sort: sort.to_owned() };
+                    if listing.begins(&position) && listing.whole.len() >= limit.max(1) {
+                        return Ok(listing.page());
+                    }
+                    listing.add(position, item);
+                }
+            }
+            match output.last_evaluated_key.as_ref().and_then(|key| self.names.place_of(key)) {
+                None => {
+                    listing.end();
+                    return Ok(ScanPage { partitions: listing.whole, next: None });
+                }
+                Some((partition, sort)) => {
+                    start = Some(Position { partition: partition.to_owned(), sort: sort.to_owned() });
+                }
+            }
+        }
+    }
+
+    fn key_of(&self, position: &Position) -> Item {
+        let text = |text: &str| aws_sdk_dynamodb::types::AttributeValue::S(text.to_owned());
+        Item::from([
+            (self.names.partition_key.clone(), text(&position.partition)),
+            (self.names.sort_key.clone(), text(&position.sort)),
+        ])
+    }
+
+    fn position_of(&self, cursor: &ScanCursor) -> Result<Position, StoreError> {
+        serde_json::from_slice(&cursor.0).map_err(|error| StoreError::Misconfigured {
+            store: self.alias.clone(),
+            reason: format!("a scan can't go on at a cursor that this store has not made: {error}"),
+        })
+    }
+}
+
+/// Partitions in the order of the table: all items of one come one after the other.
+#[derive(Default)]
+struct Listing {
+    whole: Vec<ScannedPartition>,
+    current: Option<ScannedPartition>,
+    last: Option<Position>,
+}
+
+impl Listing {
+    /// Whether an item is the first of its partition. The one before it is whole then.
+    fn begins(&mut self, position: &Position) -> bool {
+        let begins = self.last.as_ref().is_none_or(|last| last.partition != position.partition);
+        if begins {
+            self.end();
+        }
+        begins
+    }
+
+    fn end(&mut self) {
+        self.whole.extend(self.current.take());
+    }
+
+    fn add(&mut self, position: Position, item: &Item) {
+        if let (Some(kind), Ok(key)) =
+            (names::kind_of(&position.sort), PartitionKey::new(&position.partition))
+        {
+            let partition = self.current.get_or_insert_with(|| ScannedPartition {
+                partition: key,
+                control: None,
+                entries: 0,
+                records: 0,
+                items: Vec::new(),
+            });
+            match kind {
+                Kind::Main => {
+                    let main = MainItem::new(item);
+                    partition.control = main.control();
+                    partition.entries += main.entry_count() as u64;
+                    partition.items.extend(main.item_names());
+                }
+                Kind::Item(name) => partition.items.push(name),
+                Kind::Entry => partition.entries += 1,
+                Kind::Record => partition.records += 1,
+            }
+        }
+        self.last = Some(position);
+    }
+
+    /// What is listed so far, and where to go on.
+    fn page(self) -> ScanPage {
+        let next = self.last.map(|last| {
+            let bytes = serde_json::to_vec(&last).expect("two texts are JSON");
+            ScanCursor(Bytes::from(bytes))
+        });
+        ScanPage { partitions: self.whole, next }
+    }
+}

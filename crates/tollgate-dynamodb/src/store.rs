@@ -1,0 +1,163 @@
+//! The store: what it consists of, and core's trait, whose every method is at work in a room of its own. What is remembered of
+//! partitions is remembered here.
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+use tollgate_core::{
+    BoxFuture, Commit, CommitOutcome, EntryKey, EntryRead, LoadRequest, LoadedPartition, PartitionKey,
+    Placement, ScanCursor, ScanPage, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    Version,
+};
+
+use crate::builder::DynamoDbStoreBuilder;
+use crate::calls::Calls;
+use crate::error::DynamoDbError;
+use crate::main_item::Known;
+use crate::names::TableNames;
+use crate::provisioning::{Provisioned, TableOptions};
+
+/// Exactly-once processing on one DynamoDB table.
+///
+/// A partition is one item collection: a main item with the control record, and beside it whatever is cheaper as an item of its
+/// own ([`crate::capacity`]). Business items are stored as DynamoDB's own attributes. `docs/stores/dynamodb.md` draws the table.
+///
+/// ```no_run
+/// # async fn example(client: aws_sdk_dynamodb::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate_core::Store;
+/// use tollgate_dynamodb::{DynamoDbStore, TableOptions};
+///
+/// let store = DynamoDbStore::builder(client).alias("orders").table("orders").build()?;
+/// let provisioned = store.provision(&TableOptions::default()).await?;
+/// assert_eq!(provisioned.differences, [] as [String; 0]);
+/// store.verify().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct DynamoDbStore {
+    pub(crate) alias: StoreAlias,
+    pub(crate) names: TableNames,
+    pub(crate) limits: StoreLimits,
+    pub(crate) calls: Calls,
+    /// What the partitions looked like when they were last seen. It saves reads, and is never believed without its version.
+    pub(crate) known: Cache<PartitionKey, Arc<Known>>,
+}
+
+impl DynamoDbStore {
+    /// Begins a store on the client's region, account and endpoint.
+    ///
+    /// The client's own retries are switched off, since only the store knows what may be repeated; it gets a timeout for each
+    /// call, if it has none.
+    pub fn builder(client: Client) -> DynamoDbStoreBuilder {
+        DynamoDbStoreBuilder::new(client)
+    }
+
+    /// Creates the table, or compares the one that is there with `options`, which are then not forced on it.
+    ///
+    /// # Errors
+    /// [`DynamoDbError::Provisioning`] if DynamoDB refuses; [`DynamoDbError::NotActive`] if the new table takes too long.
+    pub async fn provision(&self, options: &TableOptions) -> Result<Provisioned, DynamoDbError> {
+        self.provision_table(options).await
+    }
+
+    /// Remembers how a partition looked, unless something newer is remembered.
+    pub(crate) fn remember(&self, partition: &PartitionKey, mut known: Known) {
+        self.known.entry_by_ref(partition).and_compute_with(|before| {
+            let sequence = |known: &Known| known.version.map(Version::sequence);
+            if let Some(before) = before.map(moka::Entry::into_value)
+                && let (Some(before_at), Some(now_at)) = (sequence(&before), sequence(&known))
+                && before_at.incarnation == now_at.incarnation
+            {
+                if before_at.counter > now_at.counter {
+                    return Op::Nop;
+                }
+                if before_at == now_at && known.changed.is_empty() {
+                    known.changed.clone_from(&before.changed);
+                }
+            }
+            Op::Put(Arc::new(known))
+        });
+    }
+
+    /// Remembers that entries of a main item are consumed.
+    pub(crate) fn remember_consumed(&self, partition: &PartitionKey, keys: &[EntryKey]) {
+        self.known.entry_by_ref(partition).and_compute_with(|before| match before {
+            None => Op::Nop,
+            Some(before) => {
+                let mut known = Known::clone(before.value());
+                for key in keys {
+                    known.waiting.remove(*key);
+                }
+                Op::Put(Arc::new(known))
+            }
+        });
+    }
+
+    pub(crate) fn check_alias(&self, token: &TokenRef) -> Result<(), StoreError> {
+        if token.store == self.alias {
+            return Ok(());
+        }
+        Err(StoreError::ForeignToken { store: self.alias.clone(), token: token.clone() })
+    }
+
+    pub(crate) fn corrupt(&self, partition: &PartitionKey, what: String, reason: &str) -> StoreError {
+        StoreError::Corrupt {
+            store: self.alias.clone(),
+            partition: partition.clone(),
+            what,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl Store for DynamoDbStore {
+    fn alias(&self) -> &StoreAlias {
+        &self.alias
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.limits
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.verify_table())
+    }
+
+    fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
+        Box::pin(async move { self.load_all(&requests).await })
+    }
+
+    fn read_entries(
+        &self,
+        reads: Vec<EntryRead>,
+    ) -> BoxFuture<'_, Vec<Result<Option<bytes::Bytes>, StoreError>>> {
+        Box::pin(async move { self.read_tokens(&reads).await })
+    }
+
+    fn placement(&self, commit: &Commit) -> Placement {
+        self.cheapest_placement(commit)
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
+        Box::pin(self.commit_one(commit))
+    }
+
+    fn delete_entries(
+        &self,
+        tokens: Vec<TokenRef>,
+    ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
+        Box::pin(async move { self.delete_tokens(&tokens).await })
+    }
+
+    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        Box::pin(self.scan_page(cursor, limit))
+    }
+
+    /// DynamoDB deletes expired records by itself, if the table's time to live is switched on.
+    fn expire(&self, _now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
+}
