@@ -20,7 +20,6 @@ use crate::queues::{Chaos, Queues};
 use crate::remote::QueueDepth;
 use crate::report::{Crashes, Report, Verdict};
 use crate::source::{self, Position};
-use crate::store_choice;
 
 /// What the demo can be asked to do.
 #[derive(Args)]
@@ -89,9 +88,6 @@ pub fn run(options: &Options) -> Result<Verdict, CliError> {
         options.data.display()
     );
     let outcome = match options.processes.consumers() {
-        None if !options.processes.is_store_embedded() => {
-            return Err(CliError::Open("a store of another process needs --processes".to_owned()));
-        }
         None => run_in_one_process(options, &input, seed)?,
         Some(consumers) => processes::run(options, consumers, &input, seed)?,
     };
@@ -136,15 +132,15 @@ pub struct Outcome {
 
 fn run_in_one_process(options: &Options, input: &Arc<Input>, seed: u64) -> Result<Outcome, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|error| CliError::Open(format!("the runtime can't be started: {error}")))?;
-    let store = Arc::new(store_choice::open_embedded(&options.data)?);
+    let store = runtime.block_on(options.processes.open_store_alone(&options.data))?;
     check_input_is_this_directorys(&runtime, &*store, input, &options.data)?;
     let queues = Queues::open(&options.data, options.chaos, seed)?;
     let started = Instant::now();
     let mut show = Show {
-        store: Arc::clone(&store) as Arc<dyn Store>,
+        store: Arc::clone(&store),
         broker: queues.broker(),
         queues: queues.clone(),
         workers: usize::from(options.workers),

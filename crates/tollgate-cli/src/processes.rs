@@ -7,14 +7,14 @@ pub mod guard;
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::runtime::Runtime;
-use tollgate::Statistics;
+use tollgate::{Statistics, Store};
 
 use self::child::Child;
 use crate::audit::Totals;
@@ -25,7 +25,7 @@ use crate::lifeline::{Order, SourceState};
 use crate::queues;
 use crate::remote::{Connection, QueueDepth, RemoteBroker};
 use crate::report::Crashes;
-use crate::store_choice::{StoreChoice, StoreOptions};
+use crate::store_choice::StoreOptions;
 
 /// What the demo in several processes can be asked to do.
 #[derive(Args)]
@@ -64,9 +64,12 @@ impl Options {
         self.processes.map(usize::from)
     }
 
-    /// Whether the store is one that the demo in one process can open too.
-    pub fn is_store_embedded(&self) -> bool {
-        self.store.store == StoreChoice::Embedded
+    /// Opens the store for the demo in one process.
+    ///
+    /// # Errors
+    /// If it can't be used, or belongs to another process.
+    pub async fn open_store_alone(&self, data: &Path) -> Result<Arc<dyn Store>, CliError> {
+        self.store.open_alone(data).await
     }
 }
 

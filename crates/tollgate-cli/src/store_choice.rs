@@ -4,6 +4,9 @@
 //!
 //! To add a store: a variant of [`StoreChoice`], and what [`StoreOptions::open`] does for it.
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +27,9 @@ pub enum StoreChoice {
     Embedded,
     /// The store of another `tollgate host`, started by --server: it is to the demo what a database server is.
     Host,
+    /// A table of `DynamoDB`, which is created if it is not there.
+    #[cfg(feature = "dynamodb")]
+    Dynamodb,
 }
 
 /// Which store, and where it is.
@@ -32,7 +38,8 @@ pub struct StoreOptions {
     /// Where partitions are stored.
     #[arg(long, value_name = "STORE", value_enum, default_value_t = StoreChoice::Embedded)]
     pub store: StoreChoice,
-    /// Where a store is that each process opens by itself. For `host`: the file with its address.
+    /// Where a store is that each process opens by itself. For `host`: the file with its address. For `dynamodb`: an emulator's
+    /// table, as `http://127.0.0.1:8000/TABLE`, or the name of a table in the region and account that the environment tells.
     #[arg(long, value_name = "WHERE")]
     pub store_at: Option<String>,
 }
@@ -71,6 +78,27 @@ impl StoreOptions {
         match self.store {
             StoreChoice::Embedded => open_embedded(data).map(Some),
             StoreChoice::Host => Ok(None),
+            #[cfg(feature = "dynamodb")]
+            StoreChoice::Dynamodb => Ok(None),
+        }
+    }
+
+    /// Opens a store for a demo in one process.
+    ///
+    /// # Errors
+    /// If it can't be used, or belongs to another process.
+    #[cfg_attr(
+        not(feature = "dynamodb"),
+        expect(clippy::unused_async, reason = "only a database makes it wait")
+    )]
+    pub async fn open_alone(&self, data: &Path) -> Result<Arc<dyn Store>, CliError> {
+        match self.store {
+            StoreChoice::Embedded => Ok(Arc::new(open_embedded(data)?)),
+            StoreChoice::Host => {
+                Err(CliError::Open("a store of another process needs --processes".to_owned()))
+            }
+            #[cfg(feature = "dynamodb")]
+            StoreChoice::Dynamodb => dynamodb::open(self.store_at.as_deref()).await,
         }
     }
 
@@ -80,6 +108,8 @@ impl StoreOptions {
     /// If it can't be used.
     pub async fn open(&self, host: &Arc<Connection>) -> Result<Arc<dyn Store>, CliError> {
         let connection = match (self.store, &self.store_at) {
+            #[cfg(feature = "dynamodb")]
+            (StoreChoice::Dynamodb, place) => return dynamodb::open(place.as_deref()).await,
             (StoreChoice::Embedded, _) => Arc::clone(host),
             (StoreChoice::Host, Some(address)) => Arc::new(Connection::open(address)),
             (StoreChoice::Host, None) => {
