@@ -47,5 +47,5 @@ pub use outbox_entry::{Audience, Body, OutboxEntry};
 pub use sequence::{EntryKey, Incarnation, Placement, Sequence, SessionMark, TokenRef, Version};
 pub use store::{
     BoxFuture, Commit, CommitOutcome, EntryRead, ItemValue, LoadRequest, LoadedPartition, RecordWrite,
-    ScanCursor, ScanPage, ScannedPartition, Store, StoreError,
+    ScanCursor, ScanPage, ScanPrice, ScannedPartition, Store, StoreError,
 };

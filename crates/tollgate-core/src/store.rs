@@ -72,6 +72,11 @@ pub trait Store: Send + Sync + 'static {
     /// audit; not on the path of any message.
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>>;
 
+    /// What a scan of the whole store costs. A store whose scans are paid for is swept only if somebody asks for it.
+    fn scan_price(&self) -> ScanPrice {
+        ScanPrice::Free
+    }
+
     /// Deletes deduplication records whose time is over. Returns how many. Stores that expire them by themselves
     /// return 0.
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>>;
@@ -222,6 +227,15 @@ pub enum CommitOutcome {
     Conflict,
     /// The version was right, but these deduplication records exist. Nothing happened.
     RecordsExist(Vec<DeduplicationKey>),
+}
+
+/// What a scan of a whole store costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScanPrice {
+    /// Some time.
+    Free,
+    /// Capacity or money, for every byte that is stored.
+    Metered,
 }
 
 /// A place in a scan, in the store's own terms.

@@ -8,8 +8,8 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 use tollgate_core::{
     BoxFuture, Commit, CommitOutcome, EntryKey, EntryRead, LoadRequest, LoadedPartition, PartitionKey,
-    Placement, ScanCursor, ScanPage, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
-    Version,
+    Placement, ScanCursor, ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits,
+    TokenRef, Version,
 };
 
 use crate::builder::DynamoDbStoreBuilder;
@@ -154,6 +154,10 @@ impl Store for DynamoDbStore {
 
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
         Box::pin(self.scan_page(cursor, limit))
+    }
+
+    fn scan_price(&self) -> ScanPrice {
+        ScanPrice::Metered
     }
 
     /// DynamoDB deletes expired records by itself, if the table's time to live is switched on.

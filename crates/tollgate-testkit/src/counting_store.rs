@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tollgate_core::{
     BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, Placement, ScanCursor,
-    ScanPage, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
 
 use crate::store_operation::Operation;
@@ -110,6 +110,10 @@ impl Store for CountingStore {
 
     fn placement(&self, commit: &Commit) -> Placement {
         self.inner.placement(commit)
+    }
+
+    fn scan_price(&self) -> ScanPrice {
+        self.inner.scan_price()
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {

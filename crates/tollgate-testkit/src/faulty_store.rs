@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tollgate_core::{
     BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, PartitionKey, Placement,
-    ScanCursor, ScanPage, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    ScanCursor, ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
 
 use crate::store_gate::{Gate, GateState};
@@ -228,6 +228,10 @@ impl Store for FaultyStore {
 
     fn placement(&self, commit: &Commit) -> Placement {
         self.inner.placement(commit)
+    }
+
+    fn scan_price(&self) -> ScanPrice {
+        self.inner.scan_price()
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {

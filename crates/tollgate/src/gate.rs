@@ -20,7 +20,7 @@ use crate::lanes::Lanes;
 use crate::negative_cache::NegativeCache;
 use crate::partition_cache::PartitionCache;
 use crate::runtime::{Runtime, Tasks};
-use crate::settings::Settings;
+use crate::settings::{Settings, Sweeps};
 use crate::statistics::{Counters, Statistics};
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
@@ -59,7 +59,7 @@ impl Gate {
     /// # Errors
     /// If a store can't be scanned.
     pub async fn sweep(&self) -> Result<usize, TollgateError> {
-        Ok(idle_flush::sweep(&self.engine).await?)
+        Ok(idle_flush::sweep(&self.engine, |_| true).await?)
     }
 
     /// Removes finished entries from control records now, instead of waiting until their partitions have been idle for a
@@ -186,10 +186,11 @@ impl GateBuilder {
         self
     }
 
-    /// How often the stores are swept for what dead processes have left; `None`: only by [`Gate::sweep`]. Default: 60 s.
+    /// How often the stores are swept for what dead processes have left; `None`: only by [`Gate::sweep`]. Default: every 60 s,
+    /// but not the stores whose scans are paid for ([`tollgate_core::Store::scan_price`]).
     #[must_use]
     pub fn sweep_every(mut self, pause: Option<Duration>) -> Self {
-        self.settings.sweep_every = pause;
+        self.settings.sweeps = pause.map_or(Sweeps::Never, Sweeps::Every);
         self
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tollgate_core::{ScanCursor, StoreError, codec};
+use tollgate_core::{ScanCursor, ScanPrice, StoreError, codec};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey, Visit, VisitJob};
@@ -36,18 +36,26 @@ pub(crate) async fn flush(engine: &Arc<Engine>, before_ms: u64) -> usize {
 
 /// Sweeps the stores from time to time until `closing`.
 pub(crate) async fn sweep_regularly(engine: Arc<Engine>, closing: CancellationToken) {
-    let Some(pause) = engine.settings.sweep_every else { return };
+    let sweeps = engine.settings.sweeps;
+    let Some(pause) = sweeps.pause() else { return };
     while closing.run_until_cancelled(engine.tasks.runtime().sleep(pause)).await.is_some() {
-        if let Some(Err(error)) = closing.run_until_cancelled(sweep(&engine)).await {
+        if let Some(Err(error)) =
+            closing.run_until_cancelled(sweep(&engine, |price| sweeps.includes(price))).await
+        {
             tracing::warn!(%error, "a sweep was broken off; the next one starts again");
         }
     }
 }
 
-/// Visits every partition whose control record lists something unfinished. Returns how many it visited.
-pub(crate) async fn sweep(engine: &Arc<Engine>) -> Result<usize, StoreError> {
+/// Visits every partition whose control record lists something unfinished, in the stores that are included. Returns how many it
+/// visited.
+pub(crate) async fn sweep(
+    engine: &Arc<Engine>,
+    includes: impl Fn(ScanPrice) -> bool,
+) -> Result<usize, StoreError> {
     let mut visited = 0;
-    for (index, client) in engine.stores.iter().enumerate() {
+    let stores = engine.stores.iter().enumerate();
+    for (index, client) in stores.filter(|(_, client)| includes(client.store().scan_price())) {
         client.store().expire(engine.now_ms()).await?;
         let mut cursor: Option<ScanCursor> = None;
         loop {

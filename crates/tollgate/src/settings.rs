@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use tollgate_core::ScanPrice;
 use tollgate_core::control_record::PENDING_MAX;
 
 use crate::backoff::Backoff;
+
+/// How often stores are swept whose scans cost nothing.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The bounds and times of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +26,8 @@ pub(crate) struct Settings {
     pub(crate) redelivery: Backoff,
     /// How long a partition is left alone before its finished entries are flushed.
     pub(crate) flush_after: Duration,
-    /// How often the stores are swept for what dead processes have left. `None`: only when asked.
-    pub(crate) sweep_every: Option<Duration>,
+    /// How often the stores are swept for what dead processes have left.
+    pub(crate) sweeps: Sweeps,
     /// How long the broker holds a wake-up back, where it can: by then its attempt has usually finished by itself.
     pub(crate) wake_up_after: Duration,
     /// After this time an attempt creates no more side effects.
@@ -39,9 +43,40 @@ impl Default for Settings {
             deliveries_max: 10,
             redelivery: Backoff::REDELIVERY,
             flush_after: Duration::from_secs(5),
-            sweep_every: Some(Duration::from_secs(60)),
+            sweeps: Sweeps::WhereFree,
             wake_up_after: Duration::from_secs(1),
             attempt_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// When stores are swept without being asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sweeps {
+    /// Those whose scans cost nothing, every [`SWEEP_EVERY`].
+    WhereFree,
+    /// All of them, so often.
+    Every(Duration),
+    /// Never.
+    Never,
+}
+
+impl Sweeps {
+    /// The pause between two sweeps. `None`: there are none.
+    pub(crate) const fn pause(self) -> Option<Duration> {
+        match self {
+            Self::WhereFree => Some(SWEEP_EVERY),
+            Self::Every(pause) => Some(pause),
+            Self::Never => None,
+        }
+    }
+
+    /// Whether a store with such scans is swept.
+    pub(crate) const fn includes(self, price: ScanPrice) -> bool {
+        match self {
+            Self::WhereFree => matches!(price, ScanPrice::Free),
+            Self::Every(_) => true,
+            Self::Never => false,
         }
     }
 }

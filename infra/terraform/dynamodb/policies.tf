@@ -9,11 +9,9 @@ data "aws_iam_policy_document" "consumer" {
     actions = [
       "dynamodb:BatchGetItem",
       "dynamodb:BatchWriteItem",
-      "dynamodb:ConditionCheckItem",
       "dynamodb:DeleteItem",
       "dynamodb:GetItem",
       "dynamodb:PutItem",
-      "dynamodb:Query",
       "dynamodb:Scan",
       "dynamodb:UpdateItem",
     ]
@@ -23,11 +21,7 @@ data "aws_iam_policy_document" "consumer" {
   statement {
     sid       = "Verify"
     resources = [aws_dynamodb_table.tollgate.arn]
-    actions = [
-      "dynamodb:DescribeContinuousBackups",
-      "dynamodb:DescribeTable",
-      "dynamodb:DescribeTimeToLive",
-    ]
+    actions   = ["dynamodb:DescribeTable"]
   }
 }
 
@@ -49,7 +43,6 @@ data "aws_iam_policy_document" "provisioning" {
       "dynamodb:DescribeTable",
       "dynamodb:DescribeTimeToLive",
       "dynamodb:UpdateContinuousBackups",
-      "dynamodb:UpdateTable",
       "dynamodb:UpdateTimeToLive",
     ]
   }

@@ -10,7 +10,7 @@ use foldhash::quality::FixedState;
 use tollgate_core::{
     BlobError, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery, EffectName,
     EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage,
-    SessionMark, Settlement, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    ScanPrice, SessionMark, Settlement, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
 
 use super::faults::{FaultTally, Faults};
@@ -121,6 +121,10 @@ impl Store for WiredStore {
 
     fn placement(&self, commit: &Commit) -> Placement {
         self.inner.placement(commit)
+    }
+
+    fn scan_price(&self) -> ScanPrice {
+        self.inner.scan_price()
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {

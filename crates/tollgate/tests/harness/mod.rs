@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tollgate::core::{
     BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
-    LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias,
-    StoreError, StoreLimits, TokenRef, codec,
+    LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage, ScanPrice, SessionMark, Settlement,
+    StoreAlias, StoreError, StoreLimits, TokenRef, codec,
 };
 use tollgate::{Broker, Gate, Message, Statistics, Store, Tx};
 use tollgate_brokers::InProcessBroker;
@@ -137,6 +137,10 @@ impl Store for SlowStore {
 
     fn placement(&self, commit: &Commit) -> Placement {
         self.inner.placement(commit)
+    }
+
+    fn scan_price(&self) -> ScanPrice {
+        self.inner.scan_price()
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
