@@ -264,6 +264,15 @@ mod tests {
     }
 
     #[test]
+    fn expired_credentials_need_a_person_and_new_ones() {
+        for code in ["ExpiredTokenException", "UnrecognizedClientException", "InvalidSignatureException"] {
+            let error = commit_error(Failure::of_code(code, "the security token is expired", 400));
+            assert!(!error.is_retryable(), "{error}");
+            assert!(error.to_string().contains("renew or correct the credentials"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_missing_permission_needs_a_person() {
         let error = commit_error(Failure::of_code("AccessDeniedException", "not allowed to UpdateItem", 400));
         assert!(!error.is_retryable());

@@ -169,3 +169,46 @@ impl DynamoDbStore {
         StoreError::Misconfigured { store: self.alias.clone(), reason }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::Client;
+    use aws_sdk_dynamodb::config::{BehaviorVersion, Config};
+    use aws_sdk_dynamodb::types::{AttributeDefinition, KeySchemaElement, ReplicaDescription};
+
+    use super::*;
+
+    fn store() -> DynamoDbStore {
+        let config = Config::builder().behavior_version(BehaviorVersion::latest()).build();
+        DynamoDbStore::builder(Client::from_conf(config)).table("orders").build().unwrap()
+    }
+
+    fn table() -> aws_sdk_dynamodb::types::builders::TableDescriptionBuilder {
+        let keys = [("pk", KeyType::Hash), ("sk", KeyType::Range)];
+        keys.into_iter().fold(TableDescription::builder(), |table, (name, key_type)| {
+            let definition =
+                AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
+            let element = KeySchemaElement::builder().attribute_name(name).key_type(key_type);
+            table.attribute_definitions(definition.build().unwrap()).key_schema(element.build().unwrap())
+        })
+    }
+
+    #[test]
+    fn a_global_table_is_refused_unless_it_is_strongly_consistent() {
+        let replica = ReplicaDescription::builder().region_name("eu-west-1").build();
+        let eventual = table().replicas(replica.clone()).build();
+        let error = store().check_description(&eventual).unwrap_err();
+        assert!(!error.is_retryable());
+        let text = error.to_string();
+        assert!(text.contains("eu-west-1") && text.contains("multi-region strong consistency"), "{text}");
+        let strong = table().replicas(replica).multi_region_consistency(MultiRegionConsistency::Strong);
+        assert!(store().check_description(&strong.build()).is_ok());
+        assert!(store().check_description(&table().build()).is_ok());
+    }
+
+    #[test]
+    fn a_table_that_is_being_deleted_is_refused() {
+        let error = store().check_description(&table().table_status(TableStatus::Deleting).build());
+        assert!(error.unwrap_err().to_string().contains("DELETING"));
+    }
+}

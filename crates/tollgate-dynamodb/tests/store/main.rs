@@ -9,6 +9,7 @@ mod conformance;
 mod expiry;
 mod layouts;
 mod lost_answers;
+mod metrics;
 mod permissions;
 mod storm;
 mod tables;
