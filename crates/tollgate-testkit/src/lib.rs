@@ -8,6 +8,8 @@ pub mod explorer;
 pub mod faulty_store;
 pub mod gallery;
 #[cfg(feature = "simulation")]
+pub mod ring;
+#[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod store_conformance;
 pub mod store_gate;

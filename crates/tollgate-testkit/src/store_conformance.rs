@@ -25,6 +25,7 @@ pub use deduplication::*;
 pub use entries::*;
 pub use limits::*;
 pub use names::*;
+pub use partition::Partition;
 pub use races::*;
 pub use reads::*;
 pub use scans::*;

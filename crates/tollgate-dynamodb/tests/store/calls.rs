@@ -8,7 +8,7 @@ use tollgate::{Broker, Endpoint, Gate, HandlerError, Tx};
 use tollgate_dynamodb_emulator::{FaultPlan, InProcessDynamoDb, Operation};
 
 use crate::tables::fresh_store;
-use crate::traffic::{Hop, Ring, broker, ring_gate, until_drained, until_handled};
+use tollgate_testkit::ring::{Hop, Ring, broker, ring_gate, until_drained, until_handled};
 
 /// A network's round trip.
 const LATENCY: Duration = Duration::from_millis(5);
@@ -26,7 +26,7 @@ async fn before_a_message_is_dispatched_there_are_two_calls_warm_and_three_cold(
     let dynamodb = InProcessDynamoDb::new();
     let store = Arc::new(fresh_store(dynamodb.client()).await);
     let queues = broker();
-    let edge_gate = ring_gate(store.clone(), &queues, 1).open().await.unwrap();
+    let edge_gate = ring_gate(store.clone(), queues.clone(), 1).open().await.unwrap();
     let gate = Gate::builder()
         .store(store)
         .broker(queues.clone() as Arc<dyn Broker>)
@@ -80,8 +80,8 @@ async fn under_load_over_a_thousand_partitions_a_message_with_one_output_takes_a
     let store = Arc::new(fresh_store(dynamodb.client()).await);
     let broker = broker();
     dynamodb.set_faults(FaultPlan::none().latency(LATENCY..=LATENCY));
-    let gate = ring_gate(store.clone(), &broker, 64).open().await.unwrap();
-    ring.start(&gate.edge("edge").unwrap()).await;
+    let gate = ring_gate(store.clone(), broker.clone(), 64).open().await.unwrap();
+    ring.start(&gate).await;
     let before = dynamodb.counts();
     let (first, last) = (gate.statistics().committed, u64::from(ring.messages) * 8);
     until_handled(&gate, last).await;

@@ -12,7 +12,7 @@ use tollgate_dynamodb_emulator::InProcessDynamoDb;
 use tollgate_embedded::MemoryStore;
 
 use crate::tables::fresh_store;
-use crate::traffic::broker;
+use tollgate_testkit::ring::broker;
 
 const KILOBYTE: usize = 1024;
 /// Messages that are counted, after a few that warm the caches.

@@ -13,7 +13,7 @@ use tollgate_dynamodb::DynamoDbStore;
 use tollgate_dynamodb_emulator::{InProcessDynamoDb, Operation};
 
 use crate::tables::{in_process_store, two_stores_on_one_table};
-use crate::traffic::left_over;
+use tollgate_testkit::ring::left_over;
 
 const KILOBYTE: usize = 1024;
 

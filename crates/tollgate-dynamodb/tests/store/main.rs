@@ -13,5 +13,4 @@ mod metrics;
 mod permissions;
 mod storm;
 mod tables;
-mod traffic;
 mod wrong_tables;

@@ -10,7 +10,7 @@ use tollgate::Gate;
 use tollgate_dynamodb_emulator::{Cancellation, Effect, Fault, FaultPlan, InProcessDynamoDb, Throttling};
 
 use crate::tables::{fresh_store, two_stores_on_one_table};
-use crate::traffic::{Ring, broker, ring_gate, until_drained};
+use tollgate_testkit::ring::{Ring, broker, ring_gate, until_drained};
 
 /// A network's round trips. They differ, since calls of one length let all workers march in step and share their batches until the
 /// first disturbance: a throughput that no other one can be compared with.
@@ -32,8 +32,8 @@ async fn a_minute_in_which_half_of_all_calls_are_throttled_loses_nothing_and_thr
     let calm = || FaultPlan::seeded(1).latency(LATENCY);
     let throttling = || calm().inject(Fault::Throttle(Throttling::ProvisionedThroughput), 0.5);
     dynamodb.set_faults(calm());
-    let gate = ring_gate(store.clone(), &broker, 64).open().await.unwrap();
-    ring.start(&gate.edge("edge").unwrap()).await;
+    let gate = ring_gate(store.clone(), broker.clone(), 64).open().await.unwrap();
+    ring.start(&gate).await;
     throughput(&gate, 1).await;
     let before = throughput(&gate, 2).await;
     dynamodb.set_faults(throttling());
@@ -76,10 +76,10 @@ async fn whatever_goes_wrong_on_the_wire_every_message_counts_once() {
             .inject(Fault::Timeout(Effect::Late), 0.02);
         // Two processes with caches of their own.
         let gates = [
-            ring_gate(store.clone(), &broker, 8).open().await.unwrap(),
-            ring_gate(other_store, &broker, 8).open().await.unwrap(),
+            ring_gate(store.clone(), broker.clone(), 8).open().await.unwrap(),
+            ring_gate(other_store, broker.clone(), 8).open().await.unwrap(),
         ];
-        ring.start(&gates[0].edge("edge").unwrap()).await;
+        ring.start(&gates[0]).await;
         dynamodb.set_faults(plan);
         let drained = tokio::time::timeout(Duration::from_secs(3600), until_drained(&broker)).await;
         assert!(drained.is_ok(), "seed {seed}: messages are still under way");
@@ -87,7 +87,7 @@ async fn whatever_goes_wrong_on_the_wire_every_message_counts_once() {
         for gate in gates {
             assert_eq!(gate.close().await.dead_letters, 0, "seed {seed}");
         }
-        let sweeper = ring_gate(store.clone(), &broker, 1).open().await.unwrap();
+        let sweeper = ring_gate(store.clone(), broker.clone(), 1).open().await.unwrap();
         sweeper.sweep().await.unwrap();
         until_drained(&broker).await;
         dynamodb.settle_late_requests();

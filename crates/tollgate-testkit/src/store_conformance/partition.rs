@@ -19,27 +19,35 @@ pub(super) const FAR_MS: u64 = NOW_MS + 365 * 24 * 60 * 60 * 1000;
 
 /// One partition under test.
 #[derive(Clone)]
-pub(super) struct Partition {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) key: PartitionKey,
+pub struct Partition {
+    /// The store by which it is seen.
+    pub store: Arc<dyn Store>,
+    /// Its key.
+    pub key: PartitionKey,
     /// The version of the last commit that went through this value.
-    pub(super) version: Option<Version>,
+    pub version: Option<Version>,
 }
 
 impl Partition {
     /// A partition that does not exist yet; `name` shows up in its key.
-    pub(super) fn fresh(store: &Arc<dyn Store>, name: &str) -> Self {
+    ///
+    /// # Panics
+    /// If the name is no name.
+    pub fn fresh(store: &Arc<dyn Store>, name: &str) -> Self {
         Self::of_key(store, &format!("{name}-{:016x}", fastrand::u64(..)))
     }
 
     /// A partition of this very key.
-    pub(super) fn of_key(store: &Arc<dyn Store>, key: &str) -> Self {
+    ///
+    /// # Panics
+    /// If it is no key.
+    pub fn of_key(store: &Arc<dyn Store>, key: &str) -> Self {
         let key = PartitionKey::new(key).expect("checks use valid keys");
         Self { store: Arc::clone(store), key, version: None }
     }
 
     /// A commit that is conditional on the known version and changes nothing but the control record.
-    pub(super) fn next_commit(&self) -> Commit {
+    pub fn next_commit(&self) -> Commit {
         let version = match self.version {
             Some(version) => version.next(),
             None => Version::first(Incarnation(fastrand::u64(..))),
@@ -48,7 +56,7 @@ impl Partition {
     }
 
     /// A commit with these versions that changes nothing but the control record.
-    pub(super) fn commit_of(&self, expected: Option<Version>, version: Version) -> Commit {
+    pub fn commit_of(&self, expected: Option<Version>, version: Version) -> Commit {
         Commit {
             partition: self.key.clone(),
             expected,
@@ -63,12 +71,18 @@ impl Partition {
     }
 
     /// Commits whatever comes of it.
-    pub(super) async fn try_commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn try_commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
         self.store.commit(commit).await
     }
 
     /// Commits what must go through.
-    pub(super) async fn commit(&mut self, commit: Commit) {
+    ///
+    /// # Panics
+    /// If the store breaks a promise.
+    pub async fn commit(&mut self, commit: Commit) {
         let version = commit.version;
         let outcome = self.store.commit(commit).await;
         assert!(
@@ -80,7 +94,10 @@ impl Partition {
     }
 
     /// Commits these items and entries; the entries' keys are returned.
-    pub(super) async fn put(&mut self, items: &[(&str, &[u8])], entries: &[&[u8]]) -> Vec<EntryKey> {
+    ///
+    /// # Panics
+    /// If the store breaks a promise.
+    pub async fn put(&mut self, items: &[(&str, &[u8])], entries: &[&[u8]]) -> Vec<EntryKey> {
         let mut commit = self.next_commit();
         commit.items = items.iter().map(|(name, value)| (item_name(name), Some(binary(value)))).collect();
         commit.entries = entries_of(commit.version, entries);
@@ -90,7 +107,10 @@ impl Partition {
     }
 
     /// Loads the control record, these items and these deduplication records.
-    pub(super) async fn load(&self, items: &[&str], records: &[&str]) -> LoadedPartition {
+    ///
+    /// # Panics
+    /// If the store breaks a promise.
+    pub async fn load(&self, items: &[&str], records: &[&str]) -> LoadedPartition {
         let request = LoadRequest {
             partition: self.key.clone(),
             items: items.iter().map(|name| item_name(name)).collect(),
@@ -102,7 +122,10 @@ impl Partition {
     }
 
     /// The bytes of one item.
-    pub(super) async fn item(&self, name: &str) -> Option<Bytes> {
+    ///
+    /// # Panics
+    /// If the store breaks a promise.
+    pub async fn item(&self, name: &str) -> Option<Bytes> {
         let mut loaded = self.load(&[name], &[]).await;
         assert_eq!(loaded.items.len(), 1, "one item was asked for");
         let (answered, value) = loaded.items.remove(0);
@@ -111,7 +134,10 @@ impl Partition {
     }
 
     /// The response in one deduplication record.
-    pub(super) async fn response(&self, key: &str) -> Option<Bytes> {
+    ///
+    /// # Panics
+    /// If the store breaks a promise.
+    pub async fn response(&self, key: &str) -> Option<Bytes> {
         let mut loaded = self.load(&[], &[key]).await;
         assert_eq!(loaded.records.len(), 1, "one record was asked for");
         let (answered, response) = loaded.records.remove(0);
@@ -125,7 +151,8 @@ impl Partition {
         assert_eq!(control, self.version.map(control_of), "the control record is that of the last commit");
     }
 
-    pub(super) fn token(&self, entry: EntryKey) -> TokenRef {
+    /// The token that an entry is.
+    pub fn token(&self, entry: EntryKey) -> TokenRef {
         TokenRef { store: self.store.alias().clone(), partition: self.key.clone(), entry }
     }
 
@@ -133,13 +160,21 @@ impl Partition {
         EntryRead { token: self.token(entry), sessions: vec![] }
     }
 
-    pub(super) async fn entry(&self, key: EntryKey) -> Option<Bytes> {
+    /// The bytes of one entry.
+    ///
+    /// # Panics
+    /// If the store breaks a promise.
+    pub async fn entry(&self, key: EntryKey) -> Option<Bytes> {
         let mut answers = self.store.read_entries(vec![self.read_of(key)]).await;
         assert_eq!(answers.len(), 1, "one read has one answer");
         answers.remove(0).expect("a token read of a healthy store succeeds")
     }
 
-    pub(super) async fn delete(&self, key: EntryKey) {
+    /// Deletes one entry.
+    ///
+    /// # Panics
+    /// If the store breaks a promise.
+    pub async fn delete(&self, key: EntryKey) {
         let answers = self.store.delete_entries(vec![self.token(key)]).await;
         assert_eq!(answers.len(), 1, "one deletion has one answer");
         assert!(answers[0].is_ok(), "the deletion of an entry succeeds: {answers:?}");
