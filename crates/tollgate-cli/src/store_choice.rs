@@ -4,6 +4,8 @@
 //!
 //! To add a store: a variant of [`StoreChoice`], and what [`StoreOptions::open`] does for it.
 
+#[cfg(feature = "cosmos")]
+mod cosmos;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 
@@ -30,6 +32,9 @@ pub enum StoreChoice {
     /// A table of `DynamoDB`, which is created if it is not there.
     #[cfg(feature = "dynamodb")]
     Dynamodb,
+    /// A container of `Azure Cosmos DB`, which must be there.
+    #[cfg(feature = "cosmos")]
+    Cosmos,
 }
 
 /// Which store, and where it is.
@@ -40,6 +45,7 @@ pub struct StoreOptions {
     pub store: StoreChoice,
     /// Where a store is that each process opens by itself. For `host`: the file with its address. For `dynamodb`: an emulator's
     /// table, as `http://127.0.0.1:8000/TABLE`, or the name of a table in the region and account that the environment tells.
+    /// For `cosmos`: `https://ACCOUNT/DATABASE/CONTAINER` or an emulator's, with the account's key in `TOLLGATE_COSMOS_KEY`.
     #[arg(long, value_name = "WHERE")]
     pub store_at: Option<String>,
 }
@@ -80,6 +86,8 @@ impl StoreOptions {
             StoreChoice::Host => Ok(None),
             #[cfg(feature = "dynamodb")]
             StoreChoice::Dynamodb => Ok(None),
+            #[cfg(feature = "cosmos")]
+            StoreChoice::Cosmos => Ok(None),
         }
     }
 
@@ -88,7 +96,7 @@ impl StoreOptions {
     /// # Errors
     /// If it can't be used, or belongs to another process.
     #[cfg_attr(
-        not(feature = "dynamodb"),
+        not(any(feature = "dynamodb", feature = "cosmos")),
         expect(clippy::unused_async, reason = "only a database makes it wait")
     )]
     pub async fn open_alone(&self, data: &Path) -> Result<Arc<dyn Store>, CliError> {
@@ -99,6 +107,8 @@ impl StoreOptions {
             }
             #[cfg(feature = "dynamodb")]
             StoreChoice::Dynamodb => dynamodb::open(self.store_at.as_deref()).await,
+            #[cfg(feature = "cosmos")]
+            StoreChoice::Cosmos => cosmos::open(self.store_at.as_deref()).await,
         }
     }
 
@@ -110,6 +120,8 @@ impl StoreOptions {
         let connection = match (self.store, &self.store_at) {
             #[cfg(feature = "dynamodb")]
             (StoreChoice::Dynamodb, place) => return dynamodb::open(place.as_deref()).await,
+            #[cfg(feature = "cosmos")]
+            (StoreChoice::Cosmos, place) => return cosmos::open(place.as_deref()).await,
             (StoreChoice::Embedded, _) => Arc::clone(host),
             (StoreChoice::Host, Some(address)) => Arc::new(Connection::open(address)),
             (StoreChoice::Host, None) => {

@@ -10,6 +10,7 @@ use tollgate_core::{
 
 use crate::container_layout::ContainerLayout;
 use crate::error::CosmosStoreError;
+use crate::failure::Failure;
 use crate::limits::COSMOS_LIMITS;
 use crate::partition_memory::{PARTITIONS_REMEMBERED_MAX, PartitionMemory};
 use crate::requests::Requests;
@@ -102,6 +103,39 @@ impl CosmosStoreBuilder {
         self
     }
 
+    /// Opens a container of the account at this URL, with one of its keys: `https://NAME.documents.azure.com`, or the address of an
+    /// emulator on this machine, which may be without TLS.
+    ///
+    /// # Errors
+    /// [`CosmosStoreError::Open`] if the URL is none, nobody answers there or the container is not found.
+    #[cfg(feature = "account-keys")]
+    pub async fn open_with_key(
+        self,
+        account: &str,
+        key: String,
+        database: &str,
+        container: &str,
+    ) -> Result<CosmosStore, CosmosStoreError> {
+        use azure_data_cosmos::{AccountEndpoint, AccountReference, CosmosClientBuilder, RoutingStrategy};
+
+        let fail = |retryable, reason: String| CosmosStoreError::Open {
+            database: database.to_owned(),
+            container: container.to_owned(),
+            reason,
+            retryable,
+        };
+        let endpoint: AccountEndpoint =
+            account.parse().map_err(|_| fail(false, format!("{account:?} is not the URL of an account")))?;
+        let client = CosmosClientBuilder::new()
+            .build(
+                AccountReference::with_authentication_key(endpoint, key),
+                RoutingStrategy::PreferredRegions(vec![]),
+            )
+            .await
+            .map_err(|error| fail(is_passing(&error), error.to_string()))?;
+        self.open(&client, database, container).await
+    }
+
     /// Opens the container. It has to exist; [`Store::verify`] tells whether it and its account will do.
     ///
     /// # Errors
@@ -117,6 +151,7 @@ impl CosmosStoreBuilder {
         let opened = opened.await.map_err(|error| CosmosStoreError::Open {
             database: database.to_owned(),
             container: container.to_owned(),
+            retryable: is_passing(&error),
             reason: error.to_string(),
         })?;
         Ok(CosmosStore {
@@ -125,6 +160,14 @@ impl CosmosStoreBuilder {
             expiry: self.expiry,
         })
     }
+}
+
+/// Whether the same may succeed in a moment.
+fn is_passing(error: &azure_data_cosmos::CosmosError) -> bool {
+    matches!(
+        Failure::of(error),
+        Failure::Throttled { .. } | Failure::Unavailable { .. } | Failure::Unknown { .. }
+    )
 }
 
 impl Store for CosmosStore {

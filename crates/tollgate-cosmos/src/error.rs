@@ -20,5 +20,14 @@ pub enum CosmosStoreError {
         container: String,
         /// What the SDK says.
         reason: String,
+        /// Whether trying again in a moment may help.
+        retryable: bool,
     },
+}
+
+impl CosmosStoreError {
+    /// Whether trying again in a moment may help.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Open { retryable: true, .. })
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use azure_data_cosmos::feed::{FeedScope, Query};
-use azure_data_cosmos::options::{MaxItemCountHint, Precondition, QueryOptions};
+use azure_data_cosmos::options::{FeedOptions, MaxItemCountHint, Precondition, QueryOptions};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
@@ -21,6 +21,11 @@ use crate::statistics::Operation;
 /// How many partitions a page of a scan has at most, whatever is asked for: each is looked into with a query of its own.
 const SCAN_PAGE_MAX: usize = 100;
 
+/// The SDK refuses a query over more than 100 physical partitions unless it is told that this is meant.
+fn every_partition() -> FeedOptions {
+    FeedOptions::default().with_max_fan_out(u32::MAX)
+}
+
 impl CosmosStore {
     /// Lists the partitions that have a control record: nothing of Tollgate's is in any other.
     pub(crate) async fn scan_page(
@@ -32,6 +37,7 @@ impl CosmosStore {
         let page_size = NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN);
         let mut options = QueryOptions::default()
             .with_operation_options(self.requests.options())
+            .with_feed_options(every_partition())
             .with_max_item_count(MaxItemCountHint::Limit(page_size));
         if let Some(ScanCursor(token)) = cursor {
             let token = String::from_utf8_lossy(&token).into_owned();
@@ -115,7 +121,9 @@ impl CosmosStore {
         scope: FeedScope,
         operation: Operation,
     ) -> Result<Vec<Map<String, Value>>, StoreError> {
-        let options = QueryOptions::default().with_operation_options(self.requests.options());
+        let options = QueryOptions::default()
+            .with_operation_options(self.requests.options())
+            .with_feed_options(every_partition());
         let _room = self.requests.room().await;
         let container = &self.requests.container;
         let mut pages = container

@@ -105,8 +105,7 @@ async fn what_a_message_costs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_over_a_thousand_partitions_a_message_with_one_output_takes_fewer_than_four_requests()
- {
+async fn under_load_over_a_thousand_partitions_a_message_with_one_output_takes_fewer_than_four_requests() {
     let ring = Ring { messages: 600, hops: 9, partitions: 1000 };
     let emulator = CosmosEmulator::builder().container(DATABASE, CONTAINER, &["/pk"]).start().unwrap();
     let cosmos = Arc::new(store(&emulator).await);
