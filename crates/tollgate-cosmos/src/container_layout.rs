@@ -1,12 +1,16 @@
 //! Where a container keeps its partition key, and how the one text that Tollgate calls a partition key becomes the values
 //! that Cosmos DB wants. Nothing here knows what else is in a document.
 
+use std::borrow::Cow;
+
 use azure_data_cosmos::PartitionKey as CosmosKey;
-use azure_data_cosmos::models::PartitionKeyValue;
+use azure_data_cosmos::models::{
+    ContainerProperties, IndexingMode, IndexingPolicy, PartitionKeyDefinition, PartitionKeyValue, TimeToLive,
+};
 use serde_json::{Map, Value};
 use tollgate_core::PartitionKey;
 
-use crate::document::RESERVED_FIELDS;
+use crate::document::{RESERVED_FIELDS, TOLLGATE_FIELD};
 use crate::error::CosmosStoreError;
 
 /// Most levels of a hierarchical partition key (Cosmos DB: three).
@@ -79,6 +83,29 @@ impl ContainerLayout {
     /// The paths, as the container's definition has them.
     pub fn paths(&self) -> Vec<String> {
         self.fields.iter().map(|field| format!("/{field}")).collect()
+    }
+
+    /// How a container of this layout is to be created: with time to live on and without a default, and with all that is Tollgate's
+    /// own kept out of the index, which is charged for with every write.
+    ///
+    /// ```no_run
+    /// # async fn example(client: azure_data_cosmos::CosmosClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate_cosmos::ContainerLayout;
+    ///
+    /// let orders = ContainerLayout::default().container_properties("orders");
+    /// client.database_client("shop").create_container(orders, None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn container_properties(&self, container: &str) -> ContainerProperties {
+        let indexing = IndexingPolicy::default()
+            .with_indexing_mode(IndexingMode::Consistent)
+            .with_included_path("/*")
+            .with_excluded_path(format!("/{TOLLGATE_FIELD}/*"));
+        let key = PartitionKeyDefinition::new(self.paths().into_iter().map(Cow::from).collect::<Vec<_>>());
+        ContainerProperties::new(container.to_owned(), key)
+            .with_indexing_policy(indexing)
+            .with_default_ttl(TimeToLive::NoDefault)
     }
 
     /// Whether a field of a document is one of the partition key's.

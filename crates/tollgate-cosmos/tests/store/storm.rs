@@ -9,9 +9,17 @@ use tollgate_testkit::ring::{Ring, ring_gate, until_drained};
 
 use crate::accounts::{CONTAINER, DATABASE, account, store, store_with};
 
+/// How long the storm is to last, in seconds: short unless somebody has the time for a long one.
+const STORM_SECONDS_VARIABLE: &str = "TOLLGATE_STORM_SECONDS";
+const STORM_SECONDS: u64 = 5;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_half_of_all_requests_are_throttled_and_partitions_split_every_message_counts_once() {
-    let ring = Ring { messages: 60, hops: 20, partitions: 40 };
+    let seconds =
+        std::env::var(STORM_SECONDS_VARIABLE).map_or(STORM_SECONDS, |seconds| seconds.parse().unwrap());
+    // More than can go through while it lasts: some of it goes through afterwards.
+    let hops = u32::try_from(5 * seconds).unwrap();
+    let ring = Ring { messages: 60, hops, partitions: 40 };
     let emulator = account().start().unwrap();
     let faults = FaultRules::throttling(0.5);
     faults.disable();
@@ -19,14 +27,22 @@ async fn while_half_of_all_requests_are_throttled_and_partitions_split_every_mes
     let broker = Arc::new(InProcessBroker::builder().visibility_timeout(Duration::from_secs(30)).build());
     let gate = ring_gate(throttled, broker.clone(), 32).open().await.unwrap();
     ring.start(&gate).await;
+    let start = tokio::time::Instant::now();
     faults.enable();
     for physical_partition in 0..4 {
+        tokio::time::sleep(Duration::from_secs(seconds) / 5).await;
         emulator.split(DATABASE, CONTAINER, physical_partition, Duration::from_millis(50)).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    until_drained(&broker).await;
+    tokio::time::sleep_until(start + Duration::from_secs(seconds)).await;
+    let during = gate.statistics().committed;
     faults.disable();
-    println!("{} requests were throttled", faults.hits());
+    until_drained(&broker).await;
+    let elapsed = start.elapsed().as_secs_f64();
+    println!(
+        "{} requests were throttled in {seconds} s; {during} of {} messages went through during the storm, all after {elapsed:.1} s",
+        faults.hits(),
+        ring.handled()
+    );
     assert!(faults.hits() > 100);
     assert_eq!(gate.close().await.dead_letters, 0);
     ring.audit(&store(&emulator).await).await;

@@ -82,3 +82,26 @@ async fn a_hierarchical_key_works_and_a_key_with_too_few_levels_is_refused() {
     let error = store.commit(Partition::of_key(&store, "contoso").next_commit()).await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("fewer levels"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_is_created_as_the_layout_says_is_accepted_and_keeps_our_fields_out_of_the_index() {
+    let emulator = account().start().unwrap();
+    let client = emulator.client().await.unwrap();
+    let layout = ContainerLayout::hierarchical(["/tenant", "/order"], '/').unwrap();
+    let properties = layout.container_properties("created");
+    let indexing = serde_json::to_value(properties.indexing_policy.as_ref().unwrap()).unwrap();
+    assert_eq!(indexing["excludedPaths"][0]["path"], "/tollgate/*");
+    client.database_client(DATABASE.to_owned()).create_container(properties, None).await.unwrap();
+    let builder = CosmosStore::builder(StoreAlias::new("main").unwrap()).layout(layout);
+    let store = builder.open(&client, DATABASE, "created").await.unwrap();
+    store.verify().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_without_time_to_live_is_refused_if_the_service_is_to_expire_records() {
+    let emulator = account().start().unwrap();
+    let client = emulator.client().await.unwrap();
+    let builder = CosmosStore::builder(StoreAlias::new("main").unwrap());
+    let error = builder.open(&client, DATABASE, CONTAINER).await.unwrap().verify().await.unwrap_err();
+    assert!(error.to_string().contains("time to live"), "{error}");
+}
