@@ -12,7 +12,7 @@ use crate::capacity::{self, ITEM_BYTES_MAX, Layout, WRITE_UNIT_BYTES};
 use crate::commit_writes::{self, CommitWrites};
 use crate::failure::Failure;
 use crate::main_item::{Known, MainItem};
-use crate::names::{Item, MAIN};
+use crate::names::Item;
 use crate::prepared_commit::{PreparedCommit, TRANSACTION_BYTES_MAX};
 use crate::store::DynamoDbStore;
 
@@ -149,7 +149,7 @@ impl DynamoDbStore {
     /// Sends the writes. Returns the units that the main item has cost, if it was written alone and DynamoDB tells.
     async fn send(&self, prepared: &PreparedCommit, writes: &CommitWrites) -> Result<Option<u64>, Failure> {
         if writes.is_single() {
-            return self.send_update(prepared, writes).await;
+            return self.update_main(&prepared.commit.partition, &writes.main).await;
         }
         let items = writes.transaction(&self.names, prepared);
         let token = writes.client_token(prepared);
@@ -180,32 +180,6 @@ impl DynamoDbStore {
                 Err(failure) => return Err(failure),
             }
         }
-    }
-
-    async fn send_update(
-        &self,
-        prepared: &PreparedCommit,
-        writes: &CommitWrites,
-    ) -> Result<Option<u64>, Failure> {
-        let key = self.names.key(&prepared.commit.partition, MAIN);
-        let output = self
-            .calls
-            .make("UpdateItem", |client| {
-                client
-                    .update_item()
-                    .table_name(&self.names.table)
-                    .set_key(Some(key.clone()))
-                    .update_expression(writes.main.update())
-                    .condition_expression(writes.main.condition())
-                    .set_expression_attribute_names(Some(writes.main.names()))
-                    .set_expression_attribute_values(writes.main.values())
-                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                    .send()
-            })
-            .await?;
-        Ok(self
-            .calls
-            .consumed("UpdateItem", output.consumed_capacity().map(std::slice::from_ref).unwrap_or_default()))
     }
 
     fn remember_after(

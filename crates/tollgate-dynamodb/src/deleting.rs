@@ -11,7 +11,7 @@ use crate::batch_reading::Place;
 use crate::calls::{self, TRIES_MAX};
 use crate::expression::Update;
 use crate::failure::Failure;
-use crate::names::{self, MAIN, SPILLED, VERSION};
+use crate::names::{self, SPILLED, VERSION};
 use crate::store::DynamoDbStore;
 
 /// Most deletions in one batch.
@@ -67,7 +67,7 @@ impl DynamoDbStore {
         let mut of_all_in_main = update.clone();
         of_all_in_main.require(SPILLED, None);
         match self.update_main(partition, &of_all_in_main).await {
-            Ok(()) => {
+            Ok(_) => {
                 self.remember_consumed(partition, keys);
                 return Ok(());
             }
@@ -76,33 +76,12 @@ impl DynamoDbStore {
         }
         // The partition does not exist, or some of its entries had no room in the main item.
         match self.update_main(partition, &update).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(Failure::ConditionFailed) => return Ok(()),
             Err(failure) => return Err(failure.of_repeatable_call(&self.alias, Some(partition))),
         }
         let places = keys.iter().map(|key| (partition.clone(), names::entry_sort(*key))).collect();
         self.delete_places(places).await.into_values().collect()
-    }
-
-    async fn update_main(&self, partition: &PartitionKey, update: &Update) -> Result<(), Failure> {
-        let key = self.names.key(partition, MAIN);
-        let output = self
-            .calls
-            .make("UpdateItem", |client| {
-                client
-                    .update_item()
-                    .table_name(&self.names.table)
-                    .set_key(Some(key.clone()))
-                    .update_expression(update.update())
-                    .condition_expression(update.condition())
-                    .set_expression_attribute_names(Some(update.names()))
-                    .set_expression_attribute_values(update.values())
-                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                    .send()
-            })
-            .await?;
-        self.calls.consumed("UpdateItem", output.consumed_capacity.as_ref());
-        Ok(())
     }
 
     /// Deletes what lies at these places. An answer for each.

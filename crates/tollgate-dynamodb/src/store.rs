@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 use tollgate_core::{
@@ -15,8 +16,10 @@ use tollgate_core::{
 use crate::builder::DynamoDbStoreBuilder;
 use crate::calls::Calls;
 use crate::error::DynamoDbError;
+use crate::expression::Update;
+use crate::failure::Failure;
 use crate::main_item::Known;
-use crate::names::TableNames;
+use crate::names::{MAIN, TableNames};
 use crate::provisioning::{Provisioned, TableOptions};
 
 /// Exactly-once processing on one DynamoDB table.
@@ -94,6 +97,31 @@ impl DynamoDbStore {
                 Op::Put(Arc::new(known))
             }
         });
+    }
+
+    /// Updates a main item under a condition. Returns the units that it has cost, if DynamoDB tells.
+    pub(crate) async fn update_main(
+        &self,
+        partition: &PartitionKey,
+        update: &Update,
+    ) -> Result<Option<u64>, Failure> {
+        let key = self.names.key(partition, MAIN);
+        let output = self
+            .calls
+            .make("UpdateItem", |client| {
+                client
+                    .update_item()
+                    .table_name(&self.names.table)
+                    .set_key(Some(key.clone()))
+                    .update_expression(update.update())
+                    .condition_expression(update.condition())
+                    .set_expression_attribute_names(Some(update.names()))
+                    .set_expression_attribute_values(update.values())
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                    .send()
+            })
+            .await?;
+        Ok(self.calls.consumed("UpdateItem", output.consumed_capacity.as_ref()))
     }
 
     pub(crate) fn check_alias(&self, token: &TokenRef) -> Result<(), StoreError> {

@@ -100,19 +100,7 @@ impl DynamoDbStore {
         self.read_places(vec![(nobody.clone(), MAIN.to_owned())], None)
             .await
             .at(&(nobody.clone(), MAIN.to_owned()))?;
-        let update = self
-            .calls
-            .make("UpdateItem", |client| {
-                client
-                    .update_item()
-                    .table_name(&self.names.table)
-                    .set_key(Some(key.clone()))
-                    .update_expression(impossible.update())
-                    .condition_expression(impossible.condition())
-                    .set_expression_attribute_names(Some(impossible.names()))
-                    .send()
-            })
-            .await;
+        let update = self.update_main(&nobody, &impossible).await;
         self.refused_by_condition("UpdateItem", update.map(drop))?;
         let delete = self
             .calls
