@@ -32,6 +32,8 @@ pub struct CosmosEmulator {
     emulator: Arc<InMemoryEmulatorHttpClient>,
     observer: Arc<Observer>,
     regions: Vec<(String, Url)>,
+    /// Databases, containers and paths of partition keys.
+    pub(crate) containers: Vec<(String, String, Vec<String>)>,
 }
 
 impl CosmosEmulator {
@@ -210,6 +212,7 @@ impl CosmosEmulatorBuilder {
                 .map_err(|error| EmulatorError::configuration(&error))?;
             store.create_container_with_config(database, container, key, config);
         }
-        Ok(CosmosEmulator { emulator: Arc::new(emulator), observer, regions: described.regions })
+        let (regions, containers) = (described.regions, described.containers);
+        Ok(CosmosEmulator { emulator: Arc::new(emulator), observer, regions, containers })
     }
 }

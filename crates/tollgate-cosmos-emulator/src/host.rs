@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -30,6 +31,9 @@ const LISTEN: &str = "127.0.0.1:8081";
 
 /// Largest request: a batch has 2 MB, and its encoding as a request adds little.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How often what has expired is deleted: a query over all physical partitions.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// The only region of a hosted account.
 const REGION: &str = "East US";
@@ -86,6 +90,7 @@ pub struct HostedEmulator {
     emulator: Arc<CosmosEmulator>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<std::io::Result<()>>,
+    expiry: JoinHandle<()>,
 }
 
 impl HostedEmulator {
@@ -115,7 +120,8 @@ impl HostedEmulator {
             stopped.await.ok();
         });
         let server = tokio::spawn(async move { server.await });
-        Ok(Self { address, emulator, stop, server })
+        let expiry = tokio::spawn(expire(Arc::clone(&emulator), emulator.client().await?));
+        Ok(Self { address, emulator, stop, server, expiry })
     }
 
     /// Where it listens.
@@ -133,6 +139,19 @@ impl HostedEmulator {
         // If the server has ended by itself nobody listens any more.
         self.stop.send(()).ok();
         self.server.await.ok();
+        self.expiry.abort();
+        self.expiry.await.ok();
+    }
+}
+
+/// Deletes what has expired, from time to time, as the service does.
+async fn expire(emulator: Arc<CosmosEmulator>, client: CosmosClient) {
+    loop {
+        tokio::time::sleep(EXPIRE_EVERY).await;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if let Err(error) = emulator.delete_expired(&client, now).await {
+            eprintln!("documents could not be expired: {error}");
+        }
     }
 }
 

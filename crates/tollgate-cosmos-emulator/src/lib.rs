@@ -24,6 +24,7 @@
 
 mod emulator;
 mod error;
+mod expiry;
 mod fault_rules;
 #[cfg(feature = "host")]
 pub mod host;

@@ -7,6 +7,7 @@ mod accounts;
 mod conformance;
 mod costs;
 mod documents;
+mod expiry;
 mod lost_answers;
 mod naive_reader;
 mod sessions;
