@@ -8,6 +8,8 @@ pub mod explorer;
 pub mod faulty_store;
 pub mod gallery;
 #[cfg(feature = "simulation")]
+pub mod one_by_one;
+#[cfg(feature = "simulation")]
 pub mod ring;
 #[cfg(feature = "simulation")]
 pub mod simulation;

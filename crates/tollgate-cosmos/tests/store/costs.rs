@@ -4,21 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate::core::StoreAlias;
-use tollgate::{Broker, Endpoint, Gate, HandlerError, Message, Store, Tx};
+use tollgate::{Endpoint, HandlerError, Message, Tx};
 use tollgate_brokers::InProcessBroker;
 use tollgate_cosmos::charges::{ReadStrength, message_charge};
 use tollgate_cosmos_emulator::CosmosEmulator;
-use tollgate_embedded::MemoryStore;
+use tollgate_testkit::one_by_one::{COUNTED, Output, SINK, WORKER, one_by_one};
 use tollgate_testkit::ring::{Ring, ring_gate, until_drained, until_handled};
 
 use crate::accounts::{CONTAINER, DATABASE, account, store};
 
 const KILOBYTE: usize = 1024;
-/// Messages that are counted, after a few that warm the caches.
-const COUNTED: u64 = 30;
-const WARMING: u64 = 3;
-
 #[derive(Clone, Serialize, Deserialize)]
 struct Work {
     outputs: u32,
@@ -28,24 +23,12 @@ impl Message for Work {
     const TYPE: &'static str = "test.work";
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-struct Output(String);
-
-impl Message for Output {
-    const TYPE: &'static str = "test.output";
-}
-
 async fn work(tx: Tx, work: Work) -> Result<(), HandlerError> {
     let number: u64 = tx.get::<(u64, String)>("state").await?.map_or(0, |(number, _)| number);
     tx.put("state", &(number + 1, "s".repeat(KILOBYTE - 300)))?;
     for output in 0..work.outputs {
-        tx.send("sink", &format!("sink-{output}"), &Output("m".repeat(KILOBYTE / 2)))?;
+        tx.send(SINK, &format!("sink-{output}"), &Output("m".repeat(KILOBYTE / 2)))?;
     }
-    Ok(())
-}
-
-async fn sink(tx: Tx, _: Output) -> Result<(), HandlerError> {
-    tx.put("last", "one")?;
     Ok(())
 }
 
@@ -53,39 +36,10 @@ async fn sink(tx: Tx, _: Output) -> Result<(), HandlerError> {
 async fn cost(outputs: u32) -> (f64, f64) {
     let emulator = account().start().unwrap();
     let cosmos = Arc::new(store(&emulator).await);
-    let main: Arc<dyn Store> = cosmos.clone();
-    let [source, elsewhere] = ["source", "elsewhere"]
-        .map(|alias| Arc::new(MemoryStore::new(StoreAlias::new(alias).unwrap())) as Arc<dyn Store>);
-    let queues = Arc::new(InProcessBroker::builder().visibility_timeout(Duration::from_secs(30)).build());
-    let open = async |stores: &[&Arc<dyn Store>], endpoint: Endpoint| {
-        let gate = Gate::builder().broker(queues.clone() as Arc<dyn Broker>).sweep_every(None);
-        let gate = gate.fold_max(1).flush_after(Duration::from_secs(3600)).endpoint(endpoint);
-        stores.iter().fold(gate, |gate, store| gate.store(Arc::clone(store))).open().await.unwrap()
-    };
-    let edges = open(&[&source], Endpoint::new("edge")).await;
-    let worker = open(&[&main, &source], Endpoint::new("worker").preload("state").on(work)).await;
-    let sinks = open(&[&elsewhere, &main], Endpoint::new("sink").on(sink)).await;
-    let edge = edges.edge("edge").unwrap();
-    let mut before = cosmos.statistics().total();
-    for number in 1..=WARMING + COUNTED {
-        let send = move |tx: Tx| async move {
-            Ok::<_, HandlerError>(tx.send("worker", "P", &Work { outputs }).map(drop)?)
-        };
-        edge.advance("source", &number.to_string(), send).await.unwrap();
-        let consumed = |gate: &Gate| gate.statistics().committed;
-        while consumed(&worker) < number || consumed(&sinks) < number * u64::from(outputs) {
-            tokio::time::sleep(Duration::from_micros(100)).await;
-        }
-        // The tokens are deleted after the commit.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        if number == WARMING {
-            before = cosmos.statistics().total();
-        }
-    }
-    let after = cosmos.statistics().total();
-    for gate in [edges, worker, sinks] {
-        gate.close().await;
-    }
+    let worker = Endpoint::new(WORKER).preload("state").on(work);
+    let count = || cosmos.statistics().total();
+    let (before, after) =
+        one_by_one(cosmos.clone(), worker, u64::from(outputs), |_| Work { outputs }, count).await;
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     let (requests, messages) = ((after.requests - before.requests) as f64, COUNTED as f64);
     ((after.request_units - before.request_units) / messages, requests / messages)

@@ -3,22 +3,15 @@
 //! load and commit, and the reads and the consumption of the tokens of its outputs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate::core::StoreAlias;
-use tollgate::{Broker, Endpoint, Gate, HandlerError, Message, Store, Tx};
+use tollgate::{Endpoint, HandlerError, Message, Store, Tx};
 use tollgate_dynamodb_emulator::InProcessDynamoDb;
-use tollgate_embedded::MemoryStore;
+use tollgate_testkit::one_by_one::{COUNTED, Output, SINK, WORKER, one_by_one};
 
 use crate::tables::fresh_store;
-use tollgate_testkit::ring::broker;
 
 const KILOBYTE: usize = 1024;
-/// Messages that are counted, after a few that warm the caches.
-const COUNTED: u64 = 50;
-const WARMING: u64 = 5;
-
 #[derive(Clone, Serialize, Deserialize)]
 struct Work {
     outputs: u32,
@@ -44,13 +37,6 @@ impl Message for Work {
     const TYPE: &'static str = "test.work";
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-struct Output(String);
-
-impl Message for Output {
-    const TYPE: &'static str = "test.output";
-}
-
 async fn work(tx: Tx, work: Work) -> Result<(), HandlerError> {
     let changed = match work.state {
         State::Small | State::LargeWithHotItem => 0,
@@ -64,13 +50,8 @@ async fn work(tx: Tx, work: Work) -> Result<(), HandlerError> {
     tx.put(&format!("item-{changed}"), &(work.number, "s".repeat(KILOBYTE - 20)))?;
     for output in 0..work.outputs {
         // The body of 1 KB includes its quotation marks.
-        tx.send("sink", &format!("sink-{output}"), &Output("m".repeat(KILOBYTE - 2)))?;
+        tx.send(SINK, &format!("sink-{output}"), &Output("m".repeat(KILOBYTE - 2)))?;
     }
-    Ok(())
-}
-
-async fn sink(tx: Tx, _: Output) -> Result<(), HandlerError> {
-    tx.put("last", "one")?;
     Ok(())
 }
 
@@ -85,39 +66,10 @@ struct Cost {
 async fn cost(outputs: u32, state: State) -> Cost {
     let dynamodb = InProcessDynamoDb::new();
     let main: Arc<dyn Store> = Arc::new(fresh_store(dynamodb.client()).await);
-    let [source, elsewhere] = ["source", "elsewhere"]
-        .map(|alias| Arc::new(MemoryStore::new(StoreAlias::new(alias).unwrap())) as Arc<dyn Store>);
-    let queues = broker();
-    let open = async |stores: &[&Arc<dyn Store>], endpoint: Endpoint| {
-        let gate = Gate::builder().broker(queues.clone() as Arc<dyn Broker>).sweep_every(None);
-        let gate = gate.fold_max(1).flush_after(Duration::from_secs(3600)).endpoint(endpoint);
-        stores.iter().fold(gate, |gate, store| gate.store(Arc::clone(store))).open().await.unwrap()
-    };
-    let edges = open(&[&source], Endpoint::new("edge")).await;
-    let worker = open(&[&main, &source], Endpoint::new("worker").on(work)).await;
-    let sinks = open(&[&elsewhere, &main], Endpoint::new("sink").on(sink)).await;
-    let edge = edges.edge("edge").unwrap();
-    let mut before = dynamodb.counts();
-    for number in 1..=WARMING + COUNTED {
-        let send = move |tx: Tx| async move {
-            let message = Work { outputs, state, number, body: "b".repeat(KILOBYTE) };
-            Ok::<_, HandlerError>(tx.send("worker", "P", &message).map(drop)?)
-        };
-        edge.advance("source", &number.to_string(), send).await.unwrap();
-        let consumed = |gate: &Gate| gate.statistics().committed;
-        while consumed(&worker) < number || consumed(&sinks) < number * u64::from(outputs) {
-            tokio::time::sleep(Duration::from_micros(100)).await;
-        }
-        // The tokens are deleted after the commit.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        if number == WARMING {
-            before = dynamodb.counts();
-        }
-    }
-    let counts = dynamodb.counts().since(&before);
-    for gate in [edges, worker, sinks] {
-        gate.close().await;
-    }
+    let message = |number| Work { outputs, state, number, body: "b".repeat(KILOBYTE) };
+    let worker = Endpoint::new(WORKER).on(work);
+    let (before, after) = one_by_one(main, worker, u64::from(outputs), message, || dynamodb.counts()).await;
+    let counts = after.since(&before);
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     let (calls, messages) = (counts.item_calls() as f64, COUNTED as f64);
     Cost {
