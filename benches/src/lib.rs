@@ -70,6 +70,7 @@ pub async fn seed(store: &dyn Store, count: u64, partitions: u64) -> Vec<Outgoin
                 headers: Vec::new(),
                 body: Body::Inline(Bytes::from_static(b"{\"amount\":1}")),
                 audience: Audience::Tollgate,
+                effects: Vec::new(),
             };
             let key = EntryKey { sequence: version.sequence(), index };
             let token = TokenRef { store: store.alias().clone(), partition: sender.clone(), entry: key };

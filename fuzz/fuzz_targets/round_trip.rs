@@ -14,7 +14,7 @@ use tollgate_core::codec::{
 };
 use tollgate_core::control_record::{Origin, OutputRange, Registration, RegistrationState};
 use tollgate_core::{
-    AttemptId, Audience, Body, Content, ControlRecord, Destination, EntryKey, Envelope, Incarnation, InvalidName,
+    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, Destination, EntryKey, Envelope, Incarnation, InvalidName,
     MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark, TokenRef, Version,
 };
 
@@ -99,8 +99,22 @@ impl Parts {
             } else {
                 Body::Blob(self.long.as_str().try_into().ok()?)
             },
-            audience: if self.tail.is_multiple_of(2) { Audience::Tollgate } else { Audience::External },
+            audience: match self.tail % 3 {
+                0 => Audience::Tollgate,
+                1 => Audience::External,
+                _ => Audience::Nobody,
+            },
+            effects: if self.tail % 3 == 1 { Vec::new() } else { self.effects()? },
         })
+    }
+
+    fn effects(&self) -> Option<Vec<AttachedEffect>> {
+        let effect = AttachedEffect {
+            kind: self.name(1)?,
+            name: self.long.as_str().try_into().ok()?,
+            detail: self.body.clone().into(),
+        };
+        Some(vec![effect; usize::from(self.how_many % 3)])
     }
 
     fn control(&self) -> Option<ControlRecord> {
@@ -114,6 +128,7 @@ impl Parts {
             origin,
             id: PendingId { sequence: self.sequence(), place: self.small[0] },
             outputs: OutputRange { first: self.small[1] / 2, count: self.small[2] / 2 },
+            carried: if self.kind.is_multiple_of(2) { self.effects()? } else { Vec::new() },
         };
         let registration = Registration {
             message_id,

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use tollgate_core::codec::{encode_control, encode_entry, encode_envelope};
 use tollgate_core::control_record::{Origin, OutputRange, Registration, RegistrationState};
 use tollgate_core::{
-    AttemptId, Audience, Body, Content, ControlRecord, Destination, EndpointName, EntryKey, Envelope,
-    Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark, TokenRef, Version,
+    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, Destination, EndpointName, EntryKey,
+    Envelope, Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark, TokenRef,
+    Version,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -120,6 +121,7 @@ fn entries() -> Result<Named<OutboxEntry>, Failure> {
             headers: vec![],
             body,
             audience,
+            effects: vec![],
         })
     };
     let inline = || Body::Inline(Bytes::from_static(br#"{"order":4711}"#));
@@ -130,6 +132,14 @@ fn entries() -> Result<Named<OutboxEntry>, Failure> {
         ("body in blob storage", entry(Body::Blob("bodies/0001/é".parse()?), Audience::Tollgate)?),
         ("for a consumer that knows no tokens", entry(inline(), Audience::External)?),
         ("empty body", entry(Body::Inline(Bytes::new()), Audience::Tollgate)?),
+        (
+            "carrying a side effect",
+            OutboxEntry { effects: vec![effect()?], ..entry(inline(), Audience::Tollgate)? },
+        ),
+        (
+            "for nobody, carrying a side effect",
+            OutboxEntry { effects: vec![effect()?], ..entry(Body::Inline(Bytes::new()), Audience::Nobody)? },
+        ),
     ])
 }
 
@@ -145,6 +155,7 @@ fn control_records() -> Result<Named<ControlRecord>, Failure> {
         origin,
         id: PendingId { sequence: sequence(7, 300), place },
         outputs: OutputRange { first, count },
+        carried: vec![],
     };
     let by_token = Origin::Token { token: token()?, message_id: id(3) };
     let by_attempt = Origin::Attempt { attempt: attempt(), message_id: id(4) };
@@ -168,7 +179,26 @@ fn control_records() -> Result<Named<ControlRecord>, Failure> {
         sessions: vec![session_mark()?],
         ..first.clone()
     };
-    Ok(vec![("first version", first), ("everything", full)])
+    let mut carrying = pending(Origin::Token { token: token()?, message_id: id(3) }, 0, 0, 0);
+    carrying.carried = vec![effect()?];
+    let carrying = ControlRecord { pending: vec![carrying], ..first.clone() };
+    Ok(vec![
+        ("first version", first),
+        ("everything", full),
+        ("a message that carried a side effect", carrying),
+    ])
+}
+
+fn effect() -> Result<AttachedEffect, Failure> {
+    let name = "https://bank.example/transfers/0001".parse()?;
+    Ok(AttachedEffect { kind: "http".parse()?, name, detail: Bytes::from_static(b"detail") })
+}
+
+fn effect_fields(effects: &[AttachedEffect]) -> Value {
+    let fields = effects.iter().map(|effect| {
+        json!({ "kind": effect.kind.as_str(), "name": effect.name.as_str(), "detail": hex(&effect.detail) })
+    });
+    fields.collect()
 }
 
 fn id(last: u8) -> MessageId {
@@ -241,7 +271,9 @@ fn entry_fields(entry: &OutboxEntry) -> Value {
         "audience": match entry.audience {
             Audience::Tollgate => "tollgate",
             Audience::External => "external",
+            Audience::Nobody => "nobody",
         },
+        "effects": effect_fields(&entry.effects),
     })
 }
 
@@ -258,6 +290,7 @@ fn control_fields(record: &ControlRecord) -> Value {
             "place": entry.id.place,
             "first": entry.outputs.first,
             "count": entry.outputs.count,
+            "carried": effect_fields(&entry.carried),
         })
     });
     let registrations = record.registrations.iter().map(|registration| {

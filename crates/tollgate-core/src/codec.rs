@@ -9,13 +9,13 @@
 //! **Fields and variants may never be reordered, removed or inserted before others**: stored records outlive the
 //! process that wrote them. Whatever changes the layout takes a new format number, and the old one stays readable.
 //!
-//! | enum | 0 | 1 | 2 |
-//! |---|---|---|---|
-//! | [`Content`](crate::Content) | `Token` | `Body` | `WakeUp` |
-//! | [`Body`](crate::Body) | `Inline` | `Blob` | |
-//! | [`Audience`](crate::Audience) | `Tollgate` | `External` | |
-//! | [`Origin`](crate::control_record::Origin) | `Token` | `Attempt` | |
-//! | [`RegistrationState`](crate::control_record::RegistrationState) | `Open` | `Condemned` | |
+//! | enum | 0 | 1 | 2 | 3 |
+//! |---|---|---|---|---|
+//! | [`Content`](crate::Content) | `Token` | `Body` | `WakeUp` | |
+//! | [`Body`](crate::Body) | `Inline` | `Blob` | | |
+//! | [`Audience`](crate::Audience) | `Tollgate` | `External` | `Tollgate`, with side effects | `Nobody`, with side effects |
+//! | [`Origin`](crate::control_record::Origin) | `Token` | `Attempt` | `Token`, with side effects | |
+//! | [`RegistrationState`](crate::control_record::RegistrationState) | `Open` | `Condemned` | | |
 //!
 //! Decoding trusts nothing: bytes that are damaged, cut off or followed by others are an error, never a panic, and
 //! nothing is allocated that the input is not long enough to fill.
@@ -72,14 +72,14 @@ pub fn decode_envelope(bytes: &Bytes) -> Result<Envelope, DecodeError> {
 
 /// Encodes an outbox entry.
 pub fn encode_entry(entry: &OutboxEntry) -> Bytes {
-    let OutboxEntry { message_id, to, message_type, headers, body, audience } = entry;
+    let OutboxEntry { message_id, to, message_type, headers, body, audience, effects } = entry;
     let head = Head::new(message_id, to, message_type);
     wire::encode(&(
         FORMAT,
         head,
         headers.as_slice(),
         BodyWire::from(body),
-        wire::AudienceWire::from(*audience),
+        wire::AudienceWire::new(*audience, effects),
     ))
 }
 
@@ -93,9 +93,9 @@ pub fn decode_entry(bytes: &Bytes) -> Result<OutboxEntry, DecodeError> {
     let (message_id, to, message_type) = source.head()?;
     let headers = source.headers()?;
     let body = source.body(bytes)?;
-    let audience = source.audience()?;
+    let (audience, effects) = source.audience()?;
     source.finish()?;
-    Ok(OutboxEntry { message_id, to, message_type, headers, body, audience })
+    Ok(OutboxEntry { message_id, to, message_type, headers, body, audience, effects })
 }
 
 /// Encodes a control record.

@@ -16,6 +16,7 @@ use crate::ids::{EffectKind, MessageId, PartitionKey, StoreAlias};
 use crate::marks::{FinishedMark, Marks, RegistrationId};
 use crate::outbox_entry::{Audience, OutboxEntry};
 use crate::sequence::{EntryKey, SessionMark, TokenRef};
+use crate::side_effect::AttachedEffect;
 use crate::store::{EntryRead, StoreError};
 
 /// Committed messages of one partition that are to be finished.
@@ -35,11 +36,15 @@ pub struct Completion {
 pub enum CompletionStep {
     /// Read the outbox entries of earlier commits: those that are still there have to be published.
     ReadOutputs(ReadOutputsStep),
+    /// Make the side effects happen that outgoing messages carry.
+    PublishEffects(PublishEffectsStep),
     /// Send the envelopes of outbox entries to the broker.
     Publish(PublishStep),
     /// Delete side effects of lost attempts.
     CleanUp(CleanUpStep),
-    /// Delete outbox entries: consumed tokens, and entries for consumers that know no tokens.
+    /// Delete the side effects that the committed messages carried: nobody will ask for them again.
+    Release(ReleaseStep),
+    /// Delete outbox entries: consumed tokens, and entries for consumers that know no tokens or for nobody.
     Consume(ConsumeStep),
     /// That was all.
     Done(CompletionReport),
@@ -132,6 +137,11 @@ impl Task {
         matches!(self.state, TaskState::Running)
     }
 
+    /// The outgoing messages that somebody is to receive.
+    fn messages(&self) -> impl Iterator<Item = &(EntryKey, OutboxEntry)> {
+        self.outputs.iter().flatten().filter(|(_, entry)| entry.audience != Audience::Nobody)
+    }
+
     fn fail(&mut self, reason: String) {
         if self.is_running() {
             self.state = TaskState::Failed { reason };
@@ -179,20 +189,46 @@ impl Completion {
         if self.tasks.iter().any(|task| task.outputs.is_none()) {
             return CompletionStep::ReadOutputs(ReadOutputsStep(self));
         }
-        self.publish()
+        self.publish_effects()
+    }
+
+    fn publish_effects(self) -> CompletionStep {
+        let mut effects = Vec::new();
+        for (place, task) in self.running() {
+            let carried = task.outputs.iter().flatten().flat_map(|(_, entry)| &entry.effects);
+            effects.extend(carried.map(|effect| (place, effect.clone())));
+        }
+        if effects.is_empty() {
+            return self.publish();
+        }
+        CompletionStep::PublishEffects(PublishEffectsStep { completion: self, effects })
     }
 
     fn publish(self) -> CompletionStep {
-        let has_outputs =
-            |task: &Task| task.is_running() && task.outputs.as_ref().is_some_and(|o| !o.is_empty());
-        if self.tasks.iter().any(has_outputs) {
+        if self.running().any(|(_, task)| task.messages().next().is_some()) {
             return CompletionStep::Publish(PublishStep(self));
         }
         self.clean_up()
     }
 
     fn clean_up(self) -> CompletionStep {
-        if self.clean_ups.is_empty() { self.consume() } else { CompletionStep::CleanUp(CleanUpStep(self)) }
+        if self.clean_ups.is_empty() { self.release() } else { CompletionStep::CleanUp(CleanUpStep(self)) }
+    }
+
+    fn release(self) -> CompletionStep {
+        let mut effects = Vec::new();
+        for (place, task) in self.running() {
+            effects.extend(task.pending.carried.iter().map(|effect| (place, effect.clone())));
+        }
+        if effects.is_empty() || mutated!(ForgetsCarriedEffects) {
+            return self.consume();
+        }
+        CompletionStep::Release(ReleaseStep { completion: self, effects })
+    }
+
+    /// The tasks that nothing has gone wrong with, and their places.
+    fn running(&self) -> impl Iterator<Item = (usize, &Task)> {
+        self.tasks.iter().enumerate().filter(|(_, task)| task.is_running())
     }
 
     fn consume(mut self) -> CompletionStep {
@@ -206,7 +242,7 @@ impl Completion {
                 deletions.push((place, token.clone()));
             }
             for (key, entry) in task.outputs.iter().flatten() {
-                if entry.audience == Audience::External {
+                if entry.audience != Audience::Tollgate {
                     let token = TokenRef {
                         store: self.store.clone(),
                         partition: self.partition.clone(),
@@ -298,6 +334,38 @@ impl ReadOutputsStep {
             }
         }
         assert!(answers.next().is_none(), "every answer belongs to an entry read");
+        completion.publish_effects()
+    }
+}
+
+/// Side effects that outgoing messages carry are to happen, before the messages are sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PublishEffectsStep {
+    completion: Completion,
+    effects: Vec<(usize, AttachedEffect)>,
+}
+
+impl PublishEffectsStep {
+    /// What is to happen; the order does not matter.
+    pub fn effects(&self) -> impl Iterator<Item = &AttachedEffect> {
+        self.effects.iter().map(|(_, effect)| effect)
+    }
+
+    /// Takes the answers, in the order of the effects. A message one of whose outputs could not be published is sent later,
+    /// and keeps its token (R8).
+    ///
+    /// # Panics
+    /// If there are not as many answers as effects.
+    pub fn answer(self, answers: Vec<Result<(), String>>) -> CompletionStep {
+        let Self { mut completion, effects } = self;
+        assert_eq!(answers.len(), effects.len(), "every side effect has one answer");
+        for ((place, effect), answer) in effects.into_iter().zip(answers) {
+            if let Err(reason) = answer
+                && !mutated!(SendsBeforeItsEffects)
+            {
+                completion.tasks[place].fail(format!("{} could not be published: {reason}", effect.name));
+            }
+        }
         completion.publish()
     }
 }
@@ -310,9 +378,9 @@ impl PublishStep {
     /// What to send, in this order.
     pub fn envelopes(&self) -> Vec<Envelope> {
         let completion = &self.0;
-        let running = completion.tasks.iter().filter(|task| task.is_running());
-        running
-            .flat_map(|task| task.outputs.iter().flatten())
+        completion
+            .running()
+            .flat_map(|(_, task)| task.messages())
             .map(|(key, entry)| {
                 let token = TokenRef {
                     store: completion.store.clone(),
@@ -334,7 +402,7 @@ impl PublishStep {
         let mut completion = self.0;
         let mut answers = answers.into_iter();
         for task in completion.tasks.iter_mut().filter(|task| task.is_running()) {
-            let count = task.outputs.as_ref().map_or(0, Vec::len);
+            let count = task.messages().count();
             let failure = answers.by_ref().take(count).filter_map(Result::err).last();
             if let Some(reason) = failure
                 && !mutated!(ConsumesUnpublished)
@@ -383,6 +451,37 @@ impl CleanUpStep {
                         ));
                     }
                 }
+            }
+        }
+        completion.release()
+    }
+}
+
+/// Side effects that committed messages carried are to be deleted. Whoever still handles a copy of such a message has loaded
+/// its partition before the commit, and can't commit any more (R3).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReleaseStep {
+    completion: Completion,
+    effects: Vec<(usize, AttachedEffect)>,
+}
+
+impl ReleaseStep {
+    /// What to delete; the order does not matter.
+    pub fn effects(&self) -> impl Iterator<Item = &AttachedEffect> {
+        self.effects.iter().map(|(_, effect)| effect)
+    }
+
+    /// Takes the answers, in the order of the effects. A message keeps its token until everything that it carried is deleted:
+    /// afterwards nobody would know of it.
+    ///
+    /// # Panics
+    /// If there are not as many answers as effects.
+    pub fn answer(self, answers: Vec<Result<(), String>>) -> CompletionStep {
+        let Self { mut completion, effects } = self;
+        assert_eq!(answers.len(), effects.len(), "every side effect has one answer");
+        for ((place, effect), answer) in effects.into_iter().zip(answers) {
+            if let Err(reason) = answer {
+                completion.tasks[place].fail(format!("{} could not be deleted: {reason}", effect.name));
             }
         }
         completion.consume()

@@ -3,6 +3,7 @@
 
 use crate::ids::{AttemptId, EffectKind, EffectName, MessageId};
 use crate::sequence::{EntryKey, Sequence, SessionMark, TokenRef, Version};
+use crate::side_effect::AttachedEffect;
 
 /// Most pending entries that a control record holds. At the bound, unfinished ones are completed before new ones are
 /// added (design section 3).
@@ -35,6 +36,8 @@ pub struct PendingEntry {
     pub id: PendingId,
     /// The outgoing messages it produced.
     pub outputs: OutputRange,
+    /// The side effects that the message carried: to be cleaned up before its token is consumed.
+    pub carried: Vec<AttachedEffect>,
 }
 
 /// What names a pending entry for ever.

@@ -31,10 +31,11 @@ pub mod outbox_entry;
 pub mod partition_view;
 pub mod processing;
 pub mod sequence;
+pub mod side_effect;
 pub mod store;
 pub mod unit_of_work;
 
-pub use blobs::{BlobError, Blobs};
+pub use blobs::{BlobError, BlobStream, Blobs};
 pub use broker::{Broker, BrokerError, Delivery, OutgoingMessage, Receipt, Settlement, Verdict};
 pub use control_record::{ControlRecord, PendingEntry, PendingId};
 pub use envelope::{Content, Destination, Envelope, Headers};
@@ -45,6 +46,7 @@ pub use ids::{
 pub use limits::{LimitExceeded, StoreLimits};
 pub use outbox_entry::{Audience, Body, OutboxEntry};
 pub use sequence::{EntryKey, Incarnation, Placement, Sequence, SessionMark, TokenRef, Version};
+pub use side_effect::{AttachedEffect, EffectError, SideEffect};
 pub use store::{
     BoxFuture, Commit, CommitOutcome, EntryRead, ItemValue, LoadRequest, LoadedPartition, RecordWrite,
     ScanCursor, ScanPage, ScanPrice, ScannedPartition, Store, StoreError,

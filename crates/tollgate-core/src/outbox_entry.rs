@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crate::envelope::{Content, Destination, Envelope, Headers};
 use crate::ids::{EffectName, MessageId, MessageType};
 use crate::sequence::{SessionMark, TokenRef};
+use crate::side_effect::AttachedEffect;
 
 /// One outgoing message, as it lies in the sender's partition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,9 @@ pub struct OutboxEntry {
     pub body: Body,
     /// Whether the consumer knows tokens.
     pub audience: Audience,
+    /// Prepared side effects that it carries: published before it is sent, cleaned up before it is consumed. A body in blob
+    /// storage is one of them.
+    pub effects: Vec<AttachedEffect>,
 }
 
 /// The body of a message or a reference to it.
@@ -41,6 +45,8 @@ pub enum Audience {
     /// A consumer that knows no tokens: the body travels through the broker, and the sender deletes the entry once
     /// the broker has confirmed it.
     External,
+    /// Nobody: the entry only makes its side effects happen, and the sender deletes it once they have.
+    Nobody,
 }
 
 impl OutboxEntry {
@@ -50,7 +56,7 @@ impl OutboxEntry {
     pub fn envelope(&self, token: TokenRef, read_after: Option<SessionMark>) -> Envelope {
         let content = match (&self.audience, &self.body) {
             (Audience::External, Body::Inline(body)) => Content::Body(body.clone()),
-            (Audience::Tollgate, _) | (Audience::External, Body::Blob(_)) => {
+            (Audience::Tollgate | Audience::Nobody, _) | (Audience::External, Body::Blob(_)) => {
                 Content::Token { token, read_after }
             }
         };

@@ -7,6 +7,7 @@ use crate::envelope::{Destination, Headers};
 use crate::ids::{EndpointName, ItemName, MessageId, MessageType};
 use crate::outbox_entry::{Audience, Body, OutboxEntry};
 use crate::partition_view::Items;
+use crate::side_effect::AttachedEffect;
 use crate::store::ItemValue;
 
 /// The changes of one handler execution.
@@ -34,6 +35,8 @@ pub struct Outgoing {
     pub body: Body,
     /// Whether the consumer knows tokens.
     pub audience: Audience,
+    /// Prepared side effects that it carries.
+    pub effects: Vec<AttachedEffect>,
 }
 
 impl UnitOfWork {
@@ -56,9 +59,24 @@ impl UnitOfWork {
         // The transaction's limits keep the count far below 2^32; a saturated index could not be committed anyway.
         let n = u32::try_from(self.outgoing.len()).unwrap_or(u32::MAX);
         let message_id = MessageId::derive(self.cause, &self.endpoint, n);
-        let Outgoing { to, message_type, headers, body, audience } = outgoing;
-        self.outgoing.push(OutboxEntry { message_id, to, message_type, headers, body, audience });
+        let Outgoing { to, message_type, headers, body, audience, effects } = outgoing;
+        self.outgoing.push(OutboxEntry { message_id, to, message_type, headers, body, audience, effects });
         message_id
+    }
+
+    /// The outgoing messages so far.
+    pub fn outgoing(&self) -> &[OutboxEntry] {
+        &self.outgoing
+    }
+
+    /// Moves the body of the `n`-th outgoing message (counted from 0) to blob storage, where it was stored as `blob`.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn body_is_stored(&mut self, n: usize, blob: AttachedEffect) {
+        let entry = &mut self.outgoing[n];
+        entry.body = Body::Blob(blob.name.clone());
+        entry.effects.push(blob);
     }
 
     /// Sets what a request is answered, now and when it comes again. Without effect for messages.

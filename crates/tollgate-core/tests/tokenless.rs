@@ -101,6 +101,7 @@ fn answer_request(world: &mut World, process: &mut Process, mut step: Step) -> S
                     headers: vec![],
                     body: tollgate_core::Body::Inline("".into()),
                     audience: tollgate_core::Audience::Tollgate,
+                    effects: vec![],
                 });
                 add(handle)
             }

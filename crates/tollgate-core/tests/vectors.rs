@@ -12,9 +12,9 @@ use tollgate_core::codec::{
 };
 use tollgate_core::control_record::{Origin, OutputRange, Registration, RegistrationState};
 use tollgate_core::{
-    AttemptId, Audience, Body, Content, ControlRecord, Destination, EndpointName, EntryKey, Envelope,
-    Headers, Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark, TokenRef,
-    Version,
+    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, Destination, EndpointName, EntryKey,
+    Envelope, Headers, Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark,
+    TokenRef, Version,
 };
 
 #[test]
@@ -129,9 +129,21 @@ fn entry(fields: &Value) -> OutboxEntry {
         audience: match text(&fields["audience"]) {
             "tollgate" => Audience::Tollgate,
             "external" => Audience::External,
+            "nobody" => Audience::Nobody,
             other => panic!("unknown audience {other}"),
         },
+        effects: effects(&fields["effects"]),
     }
+}
+
+/// Vectors that are older than side effects have none.
+fn effects(fields: &Value) -> Vec<AttachedEffect> {
+    let effect = |fields: &Value| AttachedEffect {
+        kind: text(&fields["kind"]).parse().unwrap(),
+        name: text(&fields["name"]).parse().unwrap(),
+        detail: bytes(&fields["detail"]),
+    };
+    fields.as_array().into_iter().flatten().map(effect).collect()
 }
 
 fn control(fields: &Value) -> ControlRecord {
@@ -154,6 +166,7 @@ fn pending(fields: &Value) -> PendingEntry {
         },
         id: PendingId { sequence: sequence(&fields["sequence"]), place: number32(&fields["place"]) },
         outputs: OutputRange { first: number32(&fields["first"]), count: number32(&fields["count"]) },
+        carried: effects(&fields["carried"]),
     }
 }
 

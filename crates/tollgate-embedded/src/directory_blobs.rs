@@ -5,12 +5,13 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tollgate_core::{BlobError, Blobs, BoxFuture, EffectName};
+use futures_util::{StreamExt, stream};
+use tollgate_core::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
 
 use crate::directory;
 
@@ -19,6 +20,9 @@ const UNFINISHED: &str = "~";
 
 /// An unfinished file that was not written to for so long belongs to a process that crashed.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How much of a blob is read at a time.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// Longest escaped name, in bytes: what file systems take.
 const FILE_NAME_BYTES_MAX: usize = 255;
@@ -58,20 +62,18 @@ impl DirectoryBlobs {
         Ok(self.directory.join(file))
     }
 
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+    async fn write(&self, name: &EffectName, path: &Path, mut content: BlobStream) -> Result<(), BlobError> {
+        let failed = |error: io::Error| unavailable(name, &error);
         // A number of its own for each writing: two of one blob must not write into one file.
         let number = std::hash::RandomState::new().build_hasher().finish();
-        let unfinished = self.directory.join(format!("{UNFINISHED}{number:016x}"));
-        let mut file = File::create_new(&unfinished)?;
-        let written = file
-            .write_all(content)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&unfinished, path));
-        if written.is_err() {
-            // It may be a full disk: leave nothing on it.
-            drop(fs::remove_file(&unfinished));
+        let unfinished = Unfinished(self.directory.join(format!("{UNFINISHED}{number:016x}")));
+        let mut file = File::create_new(&unfinished.0).map_err(failed)?;
+        while let Some(piece) = content.next().await {
+            file.write_all(&piece?).map_err(failed)?;
         }
-        written.and_then(|()| directory::sync(&self.directory))
+        file.sync_all().map_err(failed)?;
+        fs::rename(&unfinished.0, path).map_err(failed)?;
+        directory::sync(&self.directory).map_err(failed)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -81,6 +83,28 @@ impl DirectoryBlobs {
             _ => directory::sync(&self.directory),
         }
     }
+}
+
+/// A file under its temporary name. Whatever ends the writing early, a full disk or a dropped call, leaves nothing of it.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Usually it is gone: it was renamed.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// The content of an open file, piece by piece.
+fn pieces(name: EffectName, file: File) -> BlobStream {
+    Box::pin(stream::try_unfold(file, move |mut file| {
+        let mut piece = vec![0; PIECE_BYTES];
+        let read = file.read(&mut piece).map_err(|error| unavailable(&name, &error));
+        std::future::ready(read.map(|count| {
+            piece.truncate(count);
+            (count > 0).then(|| (Bytes::from(piece), file))
+        }))
+    }))
 }
 
 fn is_unfinished(file: &OsStr) -> bool {
@@ -125,19 +149,19 @@ fn unavailable(name: &EffectName, error: &io::Error) -> BlobError {
 }
 
 impl Blobs for DirectoryBlobs {
-    fn put(&self, name: &EffectName, content: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
+    fn put(&self, name: &EffectName, content: BlobStream) -> BoxFuture<'_, Result<(), BlobError>> {
         let name = name.clone();
         Box::pin(async move {
             let path = self.path(&name)?;
-            self.write(&path, &content).map_err(|error| unavailable(&name, &error))
+            self.write(&name, &path, content).await
         })
     }
 
-    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<Bytes>, BlobError>> {
+    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<BlobStream>, BlobError>> {
         let name = name.clone();
         Box::pin(async move {
-            match fs::read(self.path(&name)?) {
-                Ok(content) => Ok(Some(content.into())),
+            match File::open(self.path(&name)?) {
+                Ok(file) => Ok(Some(pieces(name, file))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(unavailable(&name, &error)),
             }
@@ -175,23 +199,9 @@ impl Blobs for DirectoryBlobs {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tollgate_core::blobs::whole;
 
-    #[tokio::test]
-    async fn a_blob_with_an_awkward_name_is_found_listed_and_deleted() {
-        let directory = tempfile::tempdir().unwrap();
-        let blobs = DirectoryBlobs::open(directory.path().join("blobs")).unwrap();
-        for name in ["../../etc/passwd", ".hidden", "a/b c%~", "größe"] {
-            let name = EffectName::new(name).unwrap();
-            blobs.put(&name, "content".into()).await.unwrap();
-            assert_eq!(blobs.get(&name).await.unwrap().unwrap(), "content");
-            assert_eq!(blobs.list("").await.unwrap(), std::slice::from_ref(&name));
-            blobs.delete(&name).await.unwrap();
-            blobs.delete(&name).await.unwrap();
-            assert_eq!(blobs.get(&name).await.unwrap(), None);
-        }
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing was written outside");
-    }
+    use super::*;
 
     #[tokio::test]
     async fn what_is_unfinished_is_no_blob_and_goes_when_it_is_old() {
@@ -204,8 +214,21 @@ mod tests {
         assert_eq!(blobs.list("").await.unwrap(), []);
         assert!(young.exists() && !old.exists());
         let name = EffectName::new("~1").unwrap();
-        blobs.put(&name, "content".into()).await.unwrap();
+        blobs.put(&name, whole("content")).await.unwrap();
         assert_eq!(blobs.list("~").await.unwrap(), std::slice::from_ref(&name), "a name is no file name");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_outside_the_directory_and_no_unfinished_file_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = DirectoryBlobs::open(directory.path().join("blobs")).unwrap();
+        let name = EffectName::new("../../etc/passwd").unwrap();
+        blobs.put(&name, whole("content")).await.unwrap();
+        let error = BlobError::Refused { name: name.clone(), reason: "the source is gone".to_owned() };
+        let broken = stream::iter([Ok(Bytes::from_static(b"some")), Err(error)]);
+        blobs.put(&EffectName::new("other").unwrap(), Box::pin(broken)).await.unwrap_err();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path().join("blobs")).unwrap().count(), 1);
     }
 
     #[tokio::test]
@@ -213,7 +236,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let blobs = DirectoryBlobs::open(directory.path()).unwrap();
         let name = EffectName::new("x".repeat(300)).unwrap();
-        let error = blobs.put(&name, Bytes::new()).await.unwrap_err();
+        let error = blobs.put(&name, whole("")).await.unwrap_err();
         assert!(!error.is_retryable() && error.to_string().contains("300 bytes"), "{error}");
     }
 }

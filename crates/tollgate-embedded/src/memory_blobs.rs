@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tollgate_core::{BlobError, Blobs, BoxFuture, EffectName};
+use tollgate_core::blobs::{collect, whole};
+use tollgate_core::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
 
 /// Blobs in memory.
 #[derive(Default)]
@@ -24,13 +25,17 @@ impl MemoryBlobs {
 }
 
 impl Blobs for MemoryBlobs {
-    fn put(&self, name: &EffectName, content: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
-        self.lock().insert(name.clone(), content);
-        Box::pin(std::future::ready(Ok(())))
+    fn put(&self, name: &EffectName, content: BlobStream) -> BoxFuture<'_, Result<(), BlobError>> {
+        let name = name.clone();
+        Box::pin(async move {
+            let content = collect(&name, content, usize::MAX).await?;
+            self.lock().insert(name, content);
+            Ok(())
+        })
     }
 
-    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<Bytes>, BlobError>> {
-        Box::pin(std::future::ready(Ok(self.lock().get(name).cloned())))
+    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<BlobStream>, BlobError>> {
+        Box::pin(std::future::ready(Ok(self.lock().get(name).cloned().map(whole))))
     }
 
     fn delete(&self, name: &EffectName) -> BoxFuture<'_, Result<(), BlobError>> {

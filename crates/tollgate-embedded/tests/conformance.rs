@@ -1,10 +1,12 @@
-//! The promises of a store, checked on both stores of this crate by the suite that all stores run. What only these stores
+//! The promises of stores and of blob storage, checked on those of this crate by the suites that all of them run. What only these stores
 //! promise is in the other files.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
-use tollgate_core::StoreAlias;
-use tollgate_embedded::{EmbeddedStore, MemoryStore};
+use std::sync::Arc;
+
+use tollgate_core::{Blobs, StoreAlias};
+use tollgate_embedded::{DirectoryBlobs, EmbeddedStore, MemoryBlobs, MemoryStore};
 use tollgate_testkit::store_conformance::Subject;
 
 mod embedded {
@@ -23,4 +25,18 @@ mod memory {
     tollgate_testkit::store_conformance_tests!(|| async {
         Subject::new(MemoryStore::new(StoreAlias::new("main").unwrap()))
     });
+}
+
+#[tokio::test]
+async fn blobs_in_memory_keep_every_promise() {
+    let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::new());
+    tollgate_testkit::blob_conformance::check_blobs(&blobs, "").await;
+}
+
+#[tokio::test]
+async fn blobs_in_a_directory_keep_every_promise() {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(directory.path()).unwrap());
+    tollgate_testkit::blob_conformance::check_blobs(&blobs, "").await;
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no unfinished file is left");
 }

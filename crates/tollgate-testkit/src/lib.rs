@@ -2,6 +2,7 @@
 //! inject faults and count calls. It may be used by tests only, knows the traits of `tollgate-core` and no
 //! implementation of them.
 
+pub mod blob_conformance;
 pub mod broker_conformance;
 pub mod counting_store;
 pub mod explorer;

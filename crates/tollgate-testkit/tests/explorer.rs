@@ -47,6 +47,13 @@ fn no_blob_is_left_and_none_that_is_named_is_gone() {
 }
 
 #[test]
+fn a_call_is_executed_once_before_it_is_followed_up_and_is_deleted_afterwards() {
+    assert_holds(named("h"));
+    let budget = Budget { failed_calls: 2, ..Budget::default() };
+    assert_holds(World { budget, ..named("h") });
+}
+
+#[test]
 fn a_request_whose_client_and_process_are_gone_is_published_all_the_same() {
     assert_holds(named("d"));
 }

@@ -2,14 +2,13 @@
 //! what to do next it is told by `tollgate-core`, as the driver of the processing in [`crate::engine`] is.
 
 use bytes::Bytes;
-use tollgate_core::completion::{CleanUp, Completion, CompletionReport, CompletionStep};
+use tollgate_core::completion::{Completion, CompletionReport, CompletionStep};
 use tollgate_core::processing::Disposition;
 use tollgate_core::{EntryRead, SessionMark, StoreError, TokenRef};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey};
 use crate::store_client::StoreClient;
-use crate::transaction::BLOB_KIND;
 
 /// What is left to do after a partition's lane was released.
 pub(crate) struct Tail {
@@ -51,16 +50,27 @@ impl Engine {
                     let entries = self.store(key).read_entries(read.requests()).await;
                     read.answer(entries)
                 }
+                CompletionStep::PublishEffects(publish) => {
+                    let effects = publish.effects().cloned().collect();
+                    let published = self.effects.publish_all(effects).await;
+                    publish.answer(published)
+                }
                 CompletionStep::Publish(publish) => {
                     let sent = self.broker.publish(publish.envelopes()).await;
                     publish.answer(sent)
                 }
                 CompletionStep::CleanUp(clean_up) => {
-                    let mut answers = Vec::with_capacity(clean_up.clean_ups().len());
-                    for effect in clean_up.clean_ups() {
-                        answers.push(self.delete_effect(effect).await);
-                    }
+                    let lost = clean_up.clean_ups().iter();
+                    let lost =
+                        lost.map(|effect| (effect.kind.clone(), effect.registration.name.clone())).collect();
+                    let answers = self.effects.clean_up_all(lost).await;
                     clean_up.answer(answers)
+                }
+                CompletionStep::Release(release) => {
+                    let carried = release.effects();
+                    let carried = carried.map(|effect| (effect.kind.clone(), effect.name.clone())).collect();
+                    let answers = self.effects.clean_up_all(carried).await;
+                    release.answer(answers)
                 }
                 CompletionStep::Consume(consume) => {
                     let deleted = self.consume(consume.tokens()).await;
@@ -75,14 +85,6 @@ impl Engine {
             }
         }
         report
-    }
-
-    async fn delete_effect(&self, effect: &CleanUp) -> Result<(), String> {
-        if effect.kind.as_str() != BLOB_KIND {
-            return Err(format!("nobody here knows how to clean up effects of kind {}", effect.kind));
-        }
-        let blobs = self.blobs.as_ref().ok_or("a blob is to be deleted, but the gate has no blob storage")?;
-        blobs.delete(&effect.registration.name).await.map_err(|error| error.to_string())
     }
 
     /// Reads tokens, each from the store that its alias names.

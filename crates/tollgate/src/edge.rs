@@ -8,10 +8,14 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tollgate_core::blobs::BlobStream;
 use tollgate_core::processing::{Request, RequestDeduplication};
-use tollgate_core::{DeduplicationKey, EndpointName, MessageId, PartitionKey};
+use tollgate_core::{
+    BoxFuture, DeduplicationKey, EffectName, EndpointName, ItemName, LoadRequest, MessageId, PartitionKey,
+};
 
 use crate::backoff::Backoff;
+use crate::blob_reference::BlobReference;
 use crate::engine::{Engine, expiry};
 use crate::error::{HandlerError, TollgateError};
 use crate::lanes::{Job, LaneKey, RequestHandler, RequestJob, RequestOutcome};
@@ -40,6 +44,11 @@ impl Edge {
         Ok(Self { engine, endpoint, store })
     }
 
+    /// The endpoint in whose name requests are executed.
+    pub fn endpoint(&self) -> &EndpointName {
+        &self.endpoint
+    }
+
     /// Executes a request exactly once, however often it is made under the same id, and returns its response: the one of
     /// the execution that committed.
     ///
@@ -61,14 +70,30 @@ impl Edge {
         H: Fn(Tx) -> F + Send + Sync + 'static,
         F: Future<Output = Result<R, HandlerError>> + Send + 'static,
     {
-        let request = Request {
-            message_id: MessageId::from_name(&format!("{}/{partition}", self.endpoint), request_id),
-            endpoint: self.endpoint.clone(),
-            deduplication: RequestDeduplication::ByKey {
-                key: DeduplicationKey::of_request(request_id)?,
-                expires_at_ms: expiry(self.engine.now_ms(), retention),
-            },
-        };
+        let request = self.request(partition, request_id, Some(retention))?;
+        from_json(self.run(partition, request, as_json(handler)).await?)
+    }
+
+    /// As [`Edge::execute`], with a response that is any bytes, and told apart: executed now, or answered again.
+    ///
+    /// # Errors
+    /// As for [`Edge::execute`].
+    pub async fn execute_bytes<H, F>(
+        &self,
+        partition: &str,
+        request_id: &str,
+        retention: Duration,
+        handler: H,
+    ) -> Result<Answer, TollgateError>
+    where
+        H: Fn(Tx) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Bytes, HandlerError>> + Send + 'static,
+    {
+        let request = self.request(partition, request_id, Some(retention))?;
+        let handler = Arc::new(move |tx| -> BoxFuture<'static, _> {
+            let response = handler(tx);
+            Box::pin(async move { Ok(Answer::Executed(response.await?)) })
+        });
         self.run(partition, request, handler).await
     }
 
@@ -86,45 +111,99 @@ impl Edge {
         H: Fn(Tx) -> F + Send + Sync + 'static,
         F: Future<Output = Result<R, HandlerError>> + Send + 'static,
     {
-        let request = Request {
-            message_id: MessageId::from_name(&format!("{}/{partition}", self.endpoint), step),
-            endpoint: self.endpoint.clone(),
-            deduplication: RequestDeduplication::ByState,
-        };
-        self.run(partition, request, handler).await
+        let request = self.request(partition, step, None)?;
+        from_json(self.run(partition, request, as_json(handler)).await?)
     }
 
-    async fn run<R, H, F>(&self, partition: &str, request: Request, handler: H) -> Result<R, TollgateError>
+    /// As [`Edge::advance`], for a handler that says itself whether it has done something ([`Answer::Executed`]: it is
+    /// committed) or finds that it was done before ([`Answer::Replayed`]: nothing is committed).
+    ///
+    /// # Errors
+    /// As for [`Edge::execute`].
+    pub async fn advance_bytes<H, F>(
+        &self,
+        partition: &str,
+        step: &str,
+        handler: H,
+    ) -> Result<Answer, TollgateError>
     where
-        R: Serialize + DeserializeOwned,
         H: Fn(Tx) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<R, HandlerError>> + Send + 'static,
+        F: Future<Output = Result<Answer, HandlerError>> + Send + 'static,
     {
+        let request = self.request(partition, step, None)?;
+        self.run(partition, request, Arc::new(move |tx| Box::pin(handler(tx)))).await
+    }
+
+    /// Reads an item of any partition as it is in the store now, outside any transaction: what was committed before this call
+    /// is seen.
+    ///
+    /// # Errors
+    /// A store error.
+    pub async fn read(&self, partition: &str, item: &str) -> Result<Option<Bytes>, TollgateError> {
         let key = LaneKey { store: self.store, partition: PartitionKey::new(partition)? };
-        let handler = Arc::new(handler);
-        let run: RequestHandler = Arc::new(move |tx| {
-            let handler = Arc::clone(&handler);
-            Box::pin(async move {
-                let response = handler(tx).await?;
-                let bytes = serde_json::to_vec(&response).map_err(|error| {
-                    HandlerError::permanent(format!("the response can't be written as JSON: {error}"))
-                })?;
-                Ok(Bytes::from(bytes))
-            })
-        });
+        let items = vec![ItemName::new(item)?];
+        let request = LoadRequest { partition: key.partition.clone(), items, records: Vec::new() };
+        let loaded = self.engine.store(&key).load(request).await?;
+        let value = loaded.items.into_iter().next().and_then(|(_, value)| value);
+        Ok(value.map(|value| value.bytes().clone()))
+    }
+
+    /// Reads a blob as a stream. `None`: there is none.
+    ///
+    /// # Errors
+    /// What blob storage says.
+    pub async fn read_blob(&self, blob: &BlobReference) -> Result<Option<BlobStream>, TollgateError> {
+        let blobs = self.engine.effects.required_blobs()?;
+        Ok(blobs.get(blob.name()).await?.map(|content| blob.verified(content)))
+    }
+
+    /// Deletes a blob that no item names any more. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// What blob storage says.
+    pub async fn delete_blob(&self, blob: &EffectName) -> Result<(), TollgateError> {
+        Ok(self.engine.effects.required_blobs()?.delete(blob).await?)
+    }
+
+    /// Whether the gate has blob storage.
+    pub fn has_blobs(&self) -> bool {
+        self.engine.effects.blobs().is_some()
+    }
+
+    /// `retention`: how long the request is remembered by its id. `None`: it is recognised by the partition's state.
+    fn request(
+        &self,
+        partition: &str,
+        name: &str,
+        retention: Option<Duration>,
+    ) -> Result<Request, TollgateError> {
+        Ok(Request {
+            message_id: MessageId::from_name(&format!("{}/{partition}", self.endpoint), name),
+            endpoint: self.endpoint.clone(),
+            deduplication: match retention {
+                Some(retention) => RequestDeduplication::ByKey {
+                    key: DeduplicationKey::of_request(name)?,
+                    expires_at_ms: expiry(self.engine.now_ms(), retention),
+                },
+                None => RequestDeduplication::ByState,
+            },
+        })
+    }
+
+    async fn run(
+        &self,
+        partition: &str,
+        request: Request,
+        run: RequestHandler,
+    ) -> Result<Answer, TollgateError> {
+        let key = LaneKey { store: self.store, partition: PartitionKey::new(partition)? };
         let mut failures = 0;
         loop {
             let (reply, outcome) = oneshot::channel();
             let job = RequestJob { request: request.clone(), run: Arc::clone(&run), reply };
             self.engine.submit(key.clone(), Job::Request(job));
             match outcome.await.map_err(|_| TollgateError::Closed)? {
-                RequestOutcome::Answered(response) => {
-                    return serde_json::from_slice(&response).map_err(|error| {
-                        TollgateError::RequestRefused {
-                            reason: format!("the stored response is not what this request expects: {error}"),
-                        }
-                    });
-                }
+                RequestOutcome::Answered(answer) => return Ok(answer),
                 RequestOutcome::Refused { reason } => return Err(TollgateError::RequestRefused { reason }),
                 RequestOutcome::Failed { reason } => {
                     failures += 1;
@@ -137,4 +216,45 @@ impl Edge {
             }
         }
     }
+}
+
+/// What a request is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was executed now, and this is its response.
+    Executed(Bytes),
+    /// It had been executed before, and this is the response it got then.
+    Replayed(Bytes),
+}
+
+impl Answer {
+    /// The response.
+    pub fn into_response(self) -> Bytes {
+        match self {
+            Self::Executed(response) | Self::Replayed(response) => response,
+        }
+    }
+}
+
+fn as_json<R, H, F>(handler: H) -> RequestHandler
+where
+    R: Serialize,
+    H: Fn(Tx) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<R, HandlerError>> + Send + 'static,
+{
+    Arc::new(move |tx| {
+        let response = handler(tx);
+        Box::pin(async move {
+            let bytes = serde_json::to_vec(&response.await?).map_err(|error| {
+                HandlerError::permanent(format!("the response can't be written as JSON: {error}"))
+            })?;
+            Ok(Answer::Executed(bytes.into()))
+        })
+    })
+}
+
+fn from_json<R: DeserializeOwned>(answer: Answer) -> Result<R, TollgateError> {
+    serde_json::from_slice(&answer.into_response()).map_err(|error| TollgateError::RequestRefused {
+        reason: format!("the stored response is not what this request expects: {error}"),
+    })
 }

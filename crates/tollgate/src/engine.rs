@@ -14,14 +14,15 @@ use tollgate_core::processing::{
     CommitStep, Disposition, Failure, HandleStep, Processing, Settled, Step, Work,
 };
 use tollgate_core::{
-    AttemptId, Blobs, Body, BoxFuture, Commit, CommitOutcome, EffectName, Envelope, Incarnation, Placement,
-    StoreError, Verdict,
+    AttemptId, Body, BoxFuture, Commit, CommitOutcome, Envelope, Incarnation, Placement, StoreError, Verdict,
 };
 use tracing::Instrument;
 
 use crate::batch::Batch;
+use crate::blob_reference::BLOB_KIND;
 use crate::broker_client::BrokerClient;
 use crate::completing::Tail;
+use crate::edge::Answer;
 use crate::error::HandlerError;
 use crate::handler::CheckedEndpoint;
 use crate::lanes::{Admission, Job, LaneKey, Lanes, MessageJob, RequestOutcome};
@@ -29,6 +30,7 @@ use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
 use crate::runtime::Tasks;
 use crate::settings::Settings;
+use crate::side_effects::{FetchError, SideEffects};
 use crate::statistics::Counters;
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
@@ -44,7 +46,7 @@ pub(crate) struct Engine {
     pub(crate) topology: Topology,
     pub(crate) stores: Vec<StoreClient>,
     pub(crate) broker: BrokerClient,
-    pub(crate) blobs: Option<Arc<dyn Blobs>>,
+    pub(crate) effects: SideEffects,
     pub(crate) lanes: Lanes,
     pub(crate) cache: PartitionCache,
     pub(crate) consumed: NegativeCache,
@@ -202,14 +204,24 @@ impl Engine {
         let slot = handle.slot();
         let body = match &input.body {
             Body::Inline(body) => body.clone(),
-            Body::Blob(name) => match self.fetch_body(name).await {
-                Ok(body) => body,
-                Err(reason) => return handle.failed(Failure::Passing { reason }),
-            },
+            Body::Blob(name) => {
+                let effect = input.effects.iter().find(|effect| effect.name == *name);
+                match self.effects.fetch_body(effect, name, self.settings.body_bytes_max).await {
+                    Ok(body) => body,
+                    Err(error) => return handle.failed(failure(error)),
+                }
+            }
         };
+        let mut carried = Vec::new();
+        for effect in input.effects.iter().filter(|effect| effect.kind.as_str() != BLOB_KIND) {
+            match self.effects.fetch(effect).await {
+                Ok(content) => carried.push((effect.kind.clone(), content)),
+                Err(error) => return handle.failed(failure(error)),
+            }
+        }
         // Not of the whole processing: the handlers of a fold run one after the other.
         let deadline_ms = expiry(self.now_ms(), self.settings.attempt_max);
-        let tx = Tx::new(Arc::clone(self), key.clone(), handle, deadline_ms);
+        let tx = Tx::new(Arc::clone(self), key.clone(), handle, carried, deadline_ms);
         let handler: BoxFuture<'static, Result<(), HandlerError>> = match &batch.jobs[slot] {
             Some(Job::Message(job)) => {
                 let handlers = &self.endpoints[job.endpoint].handlers;
@@ -225,9 +237,8 @@ impl Engine {
             Some(Job::Request(job)) => {
                 let (run, tx) = (Arc::clone(&job.run), tx.clone());
                 Box::pin(async move {
-                    let response = run(tx.clone()).await?;
-                    tx.respond(response)?;
-                    Ok(())
+                    let answer = run(tx.clone()).await?;
+                    Ok(tx.answer(answer)?)
                 })
             }
             Some(Job::Visit(_)) | None => unreachable!("the machine handles only messages and requests"),
@@ -238,28 +249,22 @@ impl Engine {
             tracing::error!(partition = %key.partition, message = %input.message_id, "a handler has panicked");
             Err(HandlerError::retry("the handler panicked"))
         });
-        match (tx.end(&result), result) {
-            (Ended::Overtaken(step), _) => step.lost(),
-            (Ended::Succeeded(mut step), _) => {
+        // Bodies that are too large are moved only when the handler has nothing more to send.
+        let result = match result {
+            Ok(()) => tx.store_large_bodies().await.map_err(HandlerError::from),
+            failed => failed,
+        };
+        match tx.end(result) {
+            Ended::Overtaken(step) => step.lost(),
+            Ended::Replayed(step, response) => step.replayed(response),
+            Ended::Succeeded(mut step) => {
                 batch.responses[slot] = step.unit_of_work().response().clone();
                 step.succeeded()
             }
-            (Ended::Failed(step), Err(HandlerError::Permanent { reason })) => {
+            Ended::Failed(step, HandlerError::Permanent { reason }) => {
                 step.failed(Failure::Permanent { reason })
             }
-            (Ended::Failed(step), Err(HandlerError::Retry { reason })) => {
-                step.failed(Failure::Passing { reason })
-            }
-            (Ended::Failed(_), Ok(())) => unreachable!("only an error ends a transaction as failed"),
-        }
-    }
-
-    async fn fetch_body(&self, name: &EffectName) -> Result<Bytes, String> {
-        let blobs = self.blobs.as_ref().ok_or("the body is a blob, but the gate has no blob storage")?;
-        match blobs.get(name).await {
-            Ok(Some(body)) => Ok(body),
-            Ok(None) => Err(format!("the body is blob {name}, which is not there")),
-            Err(error) => Err(error.to_string()),
+            Ended::Failed(step, HandlerError::Retry { reason }) => step.failed(Failure::Passing { reason }),
         }
     }
 
@@ -314,11 +319,11 @@ impl Engine {
         match disposition {
             Disposition::Committed | Disposition::CommittedBefore => {
                 self.counters.requests.add(1);
-                RequestOutcome::Answered(response.clone())
+                RequestOutcome::Answered(Answer::Executed(response.clone()))
             }
             Disposition::Replayed(response) => {
                 self.counters.replays.add(1);
-                RequestOutcome::Answered(response)
+                RequestOutcome::Answered(Answer::Replayed(response))
             }
             Disposition::Retry { reason } => RequestOutcome::Failed { reason },
             Disposition::DeadLetter { reason } => RequestOutcome::Refused { reason },
@@ -363,6 +368,11 @@ impl Engine {
         tracing::warn!(message = %envelope.message_id, partition = %envelope.to.partition, %reason, "dead-lettered");
         Verdict::DeadLetter { reason }
     }
+}
+
+/// What is said of a message that could not be given what it carries.
+fn failure(FetchError { reason, is_retryable }: FetchError) -> Failure {
+    if is_retryable { Failure::Passing { reason } } else { Failure::Permanent { reason } }
 }
 
 /// When something that is remembered from now on for a retention may be forgotten.

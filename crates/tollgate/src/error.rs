@@ -1,7 +1,7 @@
 //! What can go wrong for users of the engine. What goes wrong with a single message does not surface here: it is put
 //! back, or dead-lettered with the reason.
 
-use tollgate_core::{BlobError, BrokerError, InvalidName, ItemName, PartitionKey, StoreError};
+use tollgate_core::{BlobError, BrokerError, EffectError, InvalidName, ItemName, PartitionKey, StoreError};
 
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum TollgateError {
     /// Blob storage refused or could not be reached.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A side effect was refused or could not be reached.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
     /// A value could not be written as JSON.
     #[error("{what} can't be written as JSON: {source}")]
     Encode {
@@ -78,6 +81,7 @@ impl TollgateError {
             Self::Store(error) => error.is_retryable(),
             Self::Broker(error) => error.is_retryable(),
             Self::Blob(error) => error.is_retryable(),
+            Self::Effect(error) => error.is_retryable(),
             Self::Overtaken | Self::PastDeadline { .. } | Self::RequestFailed { .. } => true,
             Self::Configuration(_)
             | Self::Name(_)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tollgate_core::control_record::PENDING_MAX;
-use tollgate_core::{Blobs, Broker, EndpointName, Store};
+use tollgate_core::{Blobs, Broker, EndpointName, SideEffect, Store};
 
 use crate::backoff::Backoff;
 use crate::broker_client::BrokerClient;
@@ -21,6 +21,7 @@ use crate::negative_cache::NegativeCache;
 use crate::partition_cache::PartitionCache;
 use crate::runtime::{Runtime, Tasks};
 use crate::settings::{Settings, Sweeps};
+use crate::side_effects::SideEffects;
 use crate::statistics::{Counters, Statistics};
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
@@ -86,6 +87,7 @@ pub struct GateBuilder {
     stores: Vec<Arc<dyn Store>>,
     broker: Option<Arc<dyn Broker>>,
     blobs: Option<Arc<dyn Blobs>>,
+    side_effects: Vec<Arc<dyn SideEffect>>,
     runtime: Option<Arc<dyn Runtime>>,
     endpoints: Vec<Endpoint>,
     topology: Topology,
@@ -108,10 +110,17 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the blob storage, for handlers that use it.
+    /// Sets the blob storage: for handlers that use it, and for bodies too large for an item.
     #[must_use]
     pub fn blobs(mut self, blobs: Arc<dyn Blobs>) -> Self {
         self.blobs = Some(blobs);
+        self
+    }
+
+    /// Adds a kind of side effect, for handlers that prepare some and messages that carry some.
+    #[must_use]
+    pub fn side_effect(mut self, effect: Arc<dyn SideEffect>) -> Self {
+        self.side_effects.push(effect);
         self
     }
 
@@ -209,6 +218,30 @@ impl GateBuilder {
         self
     }
 
+    /// Bodies of outgoing messages with more bytes than this are moved to blob storage, if the gate has one, and deleted there
+    /// when their message is done; handlers see no difference. Default: 256 KiB. Bodies that the store would not take are
+    /// moved in any case.
+    #[must_use]
+    pub fn inline_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.inline_bytes_max = bytes;
+        self
+    }
+
+    /// Most bytes of a blob that a handler stores. Default: 5 GiB.
+    #[must_use]
+    pub fn blob_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.blob_bytes_max = bytes;
+        self
+    }
+
+    /// Most bytes of a body that was moved to blob storage: its handler gets it as a whole, so this bounds memory.
+    /// Default: 64 MiB.
+    #[must_use]
+    pub fn body_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.body_bytes_max = bytes;
+        self
+    }
+
     /// Checks everything, verifies the stores and starts to take messages.
     ///
     /// # Errors
@@ -266,6 +299,7 @@ impl GateBuilder {
             .collect();
         let names = endpoints.iter().map(|endpoint| &endpoint.name);
         let broker = BrokerClient::new(&broker, names, &tasks, Arc::clone(&counters));
+        let effects = SideEffects::new(self.blobs, self.side_effects, &tasks, &counters)?;
         let engine = Arc::new(Engine {
             cache: PartitionCache::new(self.settings.cache_bytes),
             consumed: NegativeCache::new(self.settings.consumed_max),
@@ -274,7 +308,7 @@ impl GateBuilder {
             topology: self.topology,
             stores,
             broker,
-            blobs: self.blobs,
+            effects,
             lanes: Lanes::default(),
             counters,
             process: tasks.runtime().random(),

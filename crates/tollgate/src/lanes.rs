@@ -5,13 +5,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tollgate_core::marks::Marks;
 use tollgate_core::processing::Request;
 use tollgate_core::{BoxFuture, Envelope, PartitionKey, Receipt};
 
+use crate::edge::Answer;
 use crate::error::HandlerError;
 use crate::transaction::Tx;
 
@@ -62,11 +62,11 @@ pub(crate) struct RequestJob {
 
 /// Executes a request once and gives the response; it is called again when an attempt is overtaken.
 pub(crate) type RequestHandler =
-    Arc<dyn Fn(Tx) -> BoxFuture<'static, Result<Bytes, HandlerError>> + Send + Sync>;
+    Arc<dyn Fn(Tx) -> BoxFuture<'static, Result<Answer, HandlerError>> + Send + Sync>;
 
 /// What became of a request.
 pub(crate) enum RequestOutcome {
-    Answered(Bytes),
+    Answered(Answer),
     Failed { reason: String },
     Refused { reason: String },
 }

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod batch;
+mod blob_reference;
 mod broker_client;
 mod coalescer;
 mod completing;
@@ -20,16 +21,19 @@ mod negative_cache;
 mod partition_cache;
 mod runtime;
 mod settings;
+mod side_effects;
 mod statistics;
 mod store_client;
 mod topology;
 mod transaction;
+mod transaction_effects;
 
 pub use tollgate_core as core;
-pub use tollgate_core::{Blobs, Broker, Store};
+pub use tollgate_core::{Blobs, Broker, SideEffect, Store};
 
 pub use self::backoff::Backoff;
-pub use self::edge::Edge;
+pub use self::blob_reference::{BlobReference, IntoBlob};
+pub use self::edge::{Answer, Edge};
 pub use self::error::{HandlerError, TollgateError};
 pub use self::gate::{Gate, GateBuilder};
 pub use self::handler::{CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Message};
@@ -38,3 +42,4 @@ pub use self::runtime::Runtime;
 pub use self::runtime::TokioRuntime;
 pub use self::statistics::Statistics;
 pub use self::transaction::Tx;
+pub use self::transaction_effects::Prepared;

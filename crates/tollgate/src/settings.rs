@@ -32,6 +32,12 @@ pub(crate) struct Settings {
     pub(crate) wake_up_after: Duration,
     /// After this time an attempt creates no more side effects.
     pub(crate) attempt_max: Duration,
+    /// Bodies of more bytes are moved to blob storage, where there is one.
+    pub(crate) inline_bytes_max: usize,
+    /// Most bytes of one blob.
+    pub(crate) blob_bytes_max: u64,
+    /// Most bytes of a body, which a handler gets as a whole.
+    pub(crate) body_bytes_max: usize,
 }
 
 impl Default for Settings {
@@ -46,6 +52,9 @@ impl Default for Settings {
             sweeps: Sweeps::WhereFree,
             wake_up_after: Duration::from_secs(1),
             attempt_max: Duration::from_secs(60),
+            inline_bytes_max: 256 * 1024,
+            blob_bytes_max: 5 << 30,
+            body_bytes_max: 64 << 20,
         }
     }
 }

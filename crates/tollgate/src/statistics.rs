@@ -59,6 +59,12 @@ statistics! {
     dead_letters => "tollgate_dead_letters",
     /// Messages sent.
     published => "tollgate_published",
+    /// Side effects, carried by messages, that were made to happen.
+    effects_published => "tollgate_effects_published",
+    /// Side effects that were deleted: of lost attempts, or because the message that carried them is done.
+    effects_cleaned_up => "tollgate_effects_cleaned_up",
+    /// Bodies that were moved to blob storage because of their size.
+    bodies_stored => "tollgate_bodies_stored",
     /// Requests executed at the edge.
     requests => "tollgate_requests",
     /// Requests answered again from the stored response.

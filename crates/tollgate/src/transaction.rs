@@ -7,60 +7,76 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tollgate_core::processing::{Failure, HandleStep, HandlerInput, Lookup};
+use tollgate_core::processing::{HandleStep, HandlerInput, Lookup};
 use tollgate_core::unit_of_work::Outgoing;
 use tollgate_core::{
-    Audience, Body, Destination, EffectKind, EffectName, EndpointName, Headers, ItemName, ItemValue,
+    AttachedEffect, Audience, Body, Destination, EffectKind, EndpointName, Headers, ItemName, ItemValue,
     LoadRequest, MessageId, MessageType, PartitionKey,
 };
 
+use crate::edge::Answer;
 use crate::engine::Engine;
 use crate::error::{HandlerError, TollgateError};
 use crate::handler::Message;
 use crate::lanes::LaneKey;
 
-/// The kind under which blobs are registered.
-pub(crate) const BLOB_KIND: &str = "blob";
-
 /// One handler execution's hold on its partition. Cloning it gives another handle on the same transaction; it ends when
 /// the handler returns.
 #[derive(Clone)]
 pub struct Tx {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
-    engine: Arc<Engine>,
-    key: LaneKey,
-    input: Arc<HandlerInput>,
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) key: LaneKey,
+    pub(crate) input: Arc<HandlerInput>,
     /// `None` once the handler has returned.
     step: Mutex<Option<HandleStep>>,
+    /// What a request is answered that was found to be executed before.
+    replay: Mutex<Option<Bytes>>,
+    /// What the message's side effects have to say, by their kind.
+    pub(crate) carried: Vec<(EffectKind, Bytes)>,
     /// Side effects are registered one after the other: each is a commit on the same control record.
-    effects: tokio::sync::Mutex<Effects>,
-    deadline_ms: u64,
+    pub(crate) effects: tokio::sync::Mutex<Effects>,
+    pub(crate) deadline_ms: u64,
 }
 
 #[derive(Default)]
-struct Effects {
-    count: u32,
-    fate: Fate,
+pub(crate) struct Effects {
+    /// How many were registered: part of what makes their names unique.
+    pub(crate) count: u32,
+    /// Prepared, and not carried by a message yet.
+    pub(crate) loose: u32,
+    pub(crate) fate: Fate,
 }
 
 /// Whether the attempt may still commit, as far as its side effects have shown.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Fate {
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
     #[default]
     Open,
+    /// Another process has changed the partition, or may have.
     Overtaken,
+    /// A side effect failed, and may exist all the same: only an attempt that fails cleans it up.
+    Failed { reason: String },
 }
 
 impl Tx {
-    pub(crate) fn new(engine: Arc<Engine>, key: LaneKey, step: HandleStep, deadline_ms: u64) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        key: LaneKey,
+        step: HandleStep,
+        carried: Vec<(EffectKind, Bytes)>,
+        deadline_ms: u64,
+    ) -> Self {
         let shared = Shared {
             engine,
             key,
             input: Arc::clone(step.input()),
             step: Mutex::new(Some(step)),
+            replay: Mutex::default(),
+            carried,
             effects: tokio::sync::Mutex::default(),
             deadline_ms,
         };
@@ -166,7 +182,7 @@ impl Tx {
         partition: &str,
         message: &M,
     ) -> Result<MessageId, TollgateError> {
-        self.send_to(destination(endpoint, partition)?, message, Audience::Tollgate)
+        self.send_carrying(destination(endpoint, partition)?, message, Audience::Tollgate, Vec::new())
     }
 
     /// Sends a message to a consumer that knows no tokens: at least once, with its deterministic id for the consumer's
@@ -180,7 +196,7 @@ impl Tx {
         partition: &str,
         message: &M,
     ) -> Result<MessageId, TollgateError> {
-        self.send_to(destination(endpoint, partition)?, message, Audience::External)
+        self.send_carrying(destination(endpoint, partition)?, message, Audience::External, Vec::new())
     }
 
     /// Sends an event to every endpoint that the gate's topology declares as a subscriber, one message each. Returns how
@@ -193,16 +209,17 @@ impl Tx {
         for subscription in subscriptions {
             let partition = PartitionKey::new((subscription.partition)(event))?;
             let to = Destination { endpoint: subscription.endpoint.clone(), partition };
-            self.send_to(to, event, Audience::Tollgate)?;
+            self.send_carrying(to, event, Audience::Tollgate, Vec::new())?;
         }
         Ok(subscriptions.len())
     }
 
-    fn send_to<M: Message>(
+    pub(crate) fn send_carrying<M: Message>(
         &self,
         to: Destination,
         message: &M,
         audience: Audience,
+        effects: Vec<AttachedEffect>,
     ) -> Result<MessageId, TollgateError> {
         let message_type = MessageType::new(M::TYPE)?;
         let body = serde_json::to_vec(message).map_err(|source| TollgateError::Encode {
@@ -217,103 +234,67 @@ impl Tx {
                 headers,
                 body: Body::Inline(body.into()),
                 audience,
+                effects,
             })
         })
     }
 
-    /// Stores a blob under a name that begins with `prefix` and is unique to this attempt, and returns the name. The
-    /// blob becomes visible by being named in an item or a message; if this attempt does not commit, it is deleted.
-    ///
-    /// # Errors
-    /// [`TollgateError::Overtaken`] or [`TollgateError::PastDeadline`], to be returned from the handler, or what blob
-    /// storage says.
-    pub async fn put_blob(
-        &self,
-        prefix: &str,
-        content: impl Into<Bytes>,
-    ) -> Result<EffectName, TollgateError> {
-        let engine = &self.shared.engine;
-        let blobs = engine.blobs.as_ref().ok_or_else(|| {
-            TollgateError::Configuration("a handler stores a blob, but the gate has no blob storage".into())
-        })?;
-        let mut effects = self.shared.effects.lock().await;
-        if effects.fate == Fate::Overtaken {
-            return Err(TollgateError::Overtaken);
+    /// Takes what the handler of a request has to say.
+    pub(crate) fn answer(&self, answer: Answer) -> Result<(), TollgateError> {
+        match answer {
+            Answer::Executed(response) => self.with_step(|step| step.unit_of_work().respond(response)),
+            Answer::Replayed(response) => {
+                *self.shared.replay.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
+                Ok(())
+            }
         }
-        let deadline_ms = self.shared.deadline_ms;
-        let kind = EffectKind::new(BLOB_KIND)?;
-        let (name, commit) = {
-            let mut step = self.step();
-            let step = step.as_mut().ok_or(TollgateError::Ended)?;
-            // Messages that are folded share their attempt, so the slot is part of what makes the name unique.
-            let name =
-                EffectName::new(format!("{prefix}{}-{}-{}", step.attempt(), step.slot(), effects.count))?;
-            let commit = step.register(kind, name.clone(), deadline_ms).map_err(|failure| match failure {
-                Failure::Passing { reason } => TollgateError::RequestFailed { reason },
-                Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
-            })?;
-            (name, commit)
-        };
-        effects.count += 1;
-        let answer = engine.store(&self.shared.key).commit(commit).await;
-        let registered = self.step().as_mut().ok_or(TollgateError::Ended)?.registered(&answer);
-        if registered.is_err() {
-            effects.fate = Fate::Overtaken;
-            return Err(TollgateError::Overtaken);
-        }
-        // After its deadline the attempt's garbage may be collected for the last time: it must not make any more.
-        if engine.now_ms() >= deadline_ms {
-            return Err(TollgateError::PastDeadline { deadline_ms });
-        }
-        blobs.put(&name, content.into()).await?;
-        Ok(name)
-    }
-
-    /// Reads a blob. `None`: there is none.
-    ///
-    /// # Errors
-    /// What blob storage says.
-    pub async fn get_blob(&self, name: &EffectName) -> Result<Option<Bytes>, TollgateError> {
-        let blobs = self.shared.engine.blobs.as_ref().ok_or_else(|| {
-            TollgateError::Configuration("a handler reads a blob, but the gate has no blob storage".into())
-        })?;
-        Ok(blobs.get(name).await?)
-    }
-
-    pub(crate) fn respond(&self, response: Bytes) -> Result<(), TollgateError> {
-        self.with_step(|step| step.unit_of_work().respond(response))
     }
 
     /// Ends the transaction: later calls through clones of it fail.
-    pub(crate) fn end(&self, result: &Result<(), HandlerError>) -> Ended {
+    pub(crate) fn end(&self, result: Result<(), HandlerError>) -> Ended {
         let step = self.step().take();
         let step = step.expect("only the engine ends a transaction, once");
+        let replay = self.shared.replay.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A handler that holds the lock has leaked it into a task that outlives it; its effects are past anyway.
-        let overtaken = self.shared.effects.try_lock().is_ok_and(|effects| effects.fate == Fate::Overtaken);
-        match (overtaken, result) {
-            (true, _) => Ended::Overtaken(step),
-            (false, Ok(())) => Ended::Succeeded(step),
-            (false, Err(_)) => Ended::Failed(step),
+        let (fate, loose) = match self.shared.effects.try_lock() {
+            Ok(effects) => (effects.fate.clone(), effects.loose),
+            Err(_) => {
+                (Fate::Failed { reason: "the handler returned while a side effect was prepared".into() }, 0)
+            }
+        };
+        match (fate, result) {
+            (Fate::Overtaken, _) => Ended::Overtaken(step),
+            (_, Err(error)) => Ended::Failed(step, error),
+            (Fate::Failed { reason }, Ok(())) => Ended::Failed(step, HandlerError::Retry { reason }),
+            (Fate::Open, Ok(())) if loose > 0 => {
+                let reason = format!("the handler prepared {loose} side effects that no message carries");
+                Ended::Failed(step, HandlerError::Permanent { reason })
+            }
+            (Fate::Open, Ok(())) => match replay {
+                Some(response) => Ended::Replayed(step, response),
+                None => Ended::Succeeded(step),
+            },
         }
     }
 
-    fn with_step<T>(&self, change: impl FnOnce(&mut HandleStep) -> T) -> Result<T, TollgateError> {
+    pub(crate) fn with_step<T>(&self, change: impl FnOnce(&mut HandleStep) -> T) -> Result<T, TollgateError> {
         self.step().as_mut().map(change).ok_or(TollgateError::Ended)
     }
 
-    fn step(&self) -> MutexGuard<'_, Option<HandleStep>> {
+    pub(crate) fn step(&self) -> MutexGuard<'_, Option<HandleStep>> {
         // A handler that panics does so outside this lock.
         self.shared.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn destination(endpoint: &str, partition: &str) -> Result<Destination, TollgateError> {
+pub(crate) fn destination(endpoint: &str, partition: &str) -> Result<Destination, TollgateError> {
     Ok(Destination { endpoint: EndpointName::new(endpoint)?, partition: PartitionKey::new(partition)? })
 }
 
 /// How a transaction ended.
 pub(crate) enum Ended {
     Succeeded(HandleStep),
-    Failed(HandleStep),
+    Failed(HandleStep, HandlerError),
     Overtaken(HandleStep),
+    Replayed(HandleStep, Bytes),
 }

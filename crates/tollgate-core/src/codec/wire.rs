@@ -15,6 +15,7 @@ use crate::envelope::{Content, Destination, Headers};
 use crate::ids::{AttemptId, InvalidName, MessageId, MessageType};
 use crate::outbox_entry::{Audience, Body};
 use crate::sequence::{EntryKey, Incarnation, Sequence, SessionMark, TokenRef, Version};
+use crate::side_effect::AttachedEffect;
 
 /// The format of bincode 2's `config::standard()`.
 type Standard = Configuration<true, DEFAULT_PREALLOCATION_SIZE_LIMIT, BincodeLen, LittleEndian, VarInt, u32>;
@@ -157,22 +158,40 @@ impl<'a> From<&'a Body> for BodyWire<'a> {
     }
 }
 
-#[derive(SchemaWrite, SchemaRead)]
-pub(super) enum AudienceWire {
+#[derive(SchemaWrite)]
+pub(super) enum AudienceWire<'a> {
     Tollgate,
     External,
+    TollgateWithEffects(Vec<EffectWire<'a>>),
+    NobodyWithEffects(Vec<EffectWire<'a>>),
 }
 
-impl From<Audience> for AudienceWire {
-    fn from(audience: Audience) -> Self {
+impl<'a> AudienceWire<'a> {
+    pub(super) fn new(audience: Audience, effects: &'a [AttachedEffect]) -> Self {
         match audience {
-            Audience::Tollgate => Self::Tollgate,
+            Audience::Tollgate if effects.is_empty() => Self::Tollgate,
+            Audience::Tollgate => Self::TollgateWithEffects(effects.iter().map(Into::into).collect()),
+            // Such a consumer knows neither tokens nor side effects, so nothing is attached for it.
             Audience::External => Self::External,
+            Audience::Nobody => Self::NobodyWithEffects(effects.iter().map(Into::into).collect()),
         }
     }
 }
 
 #[derive(SchemaWrite, SchemaRead)]
+pub(super) struct EffectWire<'a> {
+    kind: &'a str,
+    name: &'a str,
+    detail: &'a [u8],
+}
+
+impl<'a> From<&'a AttachedEffect> for EffectWire<'a> {
+    fn from(AttachedEffect { kind, name, detail }: &'a AttachedEffect) -> Self {
+        Self { kind: kind.as_str(), name: name.as_str(), detail }
+    }
+}
+
+#[derive(SchemaWrite)]
 pub(super) struct PendingWire<'a> {
     origin: OriginWire<'a>,
     sequence: SequenceWire,
@@ -182,9 +201,9 @@ pub(super) struct PendingWire<'a> {
 }
 
 impl<'a> From<&'a PendingEntry> for PendingWire<'a> {
-    fn from(PendingEntry { origin, id, outputs }: &'a PendingEntry) -> Self {
+    fn from(PendingEntry { origin, id, outputs, carried }: &'a PendingEntry) -> Self {
         Self {
-            origin: origin.into(),
+            origin: OriginWire::new(origin, carried),
             sequence: id.sequence.into(),
             place: id.place,
             first: outputs.first,
@@ -193,15 +212,22 @@ impl<'a> From<&'a PendingEntry> for PendingWire<'a> {
     }
 }
 
-#[derive(SchemaWrite, SchemaRead)]
+#[derive(SchemaWrite)]
 enum OriginWire<'a> {
     Token { token: TokenWire<'a>, message_id: [u8; 16] },
     Attempt { attempt: AttemptWire, message_id: [u8; 16] },
+    TokenWithEffects { token: TokenWire<'a>, message_id: [u8; 16], effects: Vec<EffectWire<'a>> },
 }
 
-impl<'a> From<&'a Origin> for OriginWire<'a> {
-    fn from(origin: &'a Origin) -> Self {
+impl<'a> OriginWire<'a> {
+    fn new(origin: &'a Origin, carried: &'a [AttachedEffect]) -> Self {
         match origin {
+            Origin::Token { token, message_id } if !carried.is_empty() => Self::TokenWithEffects {
+                token: token.into(),
+                message_id: *message_id.as_bytes(),
+                effects: carried.iter().map(Into::into).collect(),
+            },
+            // Only a message with a token can carry something.
             Origin::Token { token, message_id } => {
                 Self::Token { token: token.into(), message_id: *message_id.as_bytes() }
             }
@@ -305,11 +331,28 @@ impl<'a> Source<'a> {
         })
     }
 
-    pub(super) fn audience(&mut self) -> Result<Audience, DecodeError> {
-        Ok(match self.get()? {
-            AudienceWire::Tollgate => Audience::Tollgate,
-            AudienceWire::External => Audience::External,
+    /// Who consumes a message, and what it carries.
+    pub(super) fn audience(&mut self) -> Result<(Audience, Vec<AttachedEffect>), DecodeError> {
+        Ok(match self.variant()? {
+            0 => (Audience::Tollgate, Vec::new()),
+            1 => (Audience::External, Vec::new()),
+            2 => (Audience::Tollgate, self.list(Self::effect)?),
+            3 => (Audience::Nobody, self.list(Self::effect)?),
+            other => return Err(self.damaged(format!("there is no audience {other}"))),
         })
+    }
+
+    fn effect(&mut self) -> Result<AttachedEffect, DecodeError> {
+        let EffectWire { kind, name, detail } = self.get()?;
+        Ok(AttachedEffect {
+            kind: self.name(kind)?,
+            name: self.name(name)?,
+            detail: Bytes::copy_from_slice(detail),
+        })
+    }
+
+    fn variant(&mut self) -> Result<u32, DecodeError> {
+        self.get()
     }
 
     pub(super) fn sequence(&mut self) -> Result<Sequence, DecodeError> {
@@ -321,20 +364,31 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn pending(&mut self) -> Result<PendingEntry, DecodeError> {
-        let PendingWire { origin, sequence, place, first, count } = self.get()?;
+        let (origin, carried) = self.origin()?;
+        let (sequence, place, first, count): (SequenceWire, u32, u32, u32) = self.get()?;
         if first.checked_add(count).is_none() {
             return Err(self.damaged(format!("{count} outputs from index {first} on exceed 32 bits")));
         }
-        let origin = match origin {
-            OriginWire::Token { token, message_id } => {
-                Origin::Token { token: self.token(&token)?, message_id: MessageId::from_bytes(message_id) }
-            }
-            OriginWire::Attempt { attempt, message_id } => {
-                Origin::Attempt { attempt: attempt.into(), message_id: MessageId::from_bytes(message_id) }
-            }
-        };
         let id = PendingId { sequence: sequence.into(), place };
-        Ok(PendingEntry { origin, id, outputs: OutputRange { first, count } })
+        Ok(PendingEntry { origin, id, outputs: OutputRange { first, count }, carried })
+    }
+
+    fn origin(&mut self) -> Result<(Origin, Vec<AttachedEffect>), DecodeError> {
+        let variant = self.variant()?;
+        match variant {
+            0 | 2 => {
+                let (token, message_id): (TokenWire<'a>, [u8; 16]) = self.get()?;
+                let token = self.token(&token)?;
+                let carried = if variant == 2 { self.list(Self::effect)? } else { Vec::new() };
+                Ok((Origin::Token { token, message_id: MessageId::from_bytes(message_id) }, carried))
+            }
+            1 => {
+                let (attempt, message_id): (AttemptWire, [u8; 16]) = self.get()?;
+                let message_id = MessageId::from_bytes(message_id);
+                Ok((Origin::Attempt { attempt: attempt.into(), message_id }, Vec::new()))
+            }
+            other => Err(self.damaged(format!("there is no origin {other}"))),
+        }
     }
 
     pub(super) fn registration(&mut self) -> Result<Registration, DecodeError> {

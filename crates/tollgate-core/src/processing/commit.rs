@@ -49,6 +49,7 @@ impl CommitStep {
                     place: u32::try_from(place).expect("a fold has at most PENDING_MAX members"),
                 },
                 outputs: member.outputs,
+                carried: member.carried.clone(),
             });
         }
         Self { processing, next, carried, placement: Placement::Together }

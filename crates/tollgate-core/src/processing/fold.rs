@@ -11,6 +11,7 @@ use crate::ids::{AttemptId, DeduplicationKey};
 use crate::limits::{LimitExceeded, StoreLimits};
 use crate::outbox_entry::OutboxEntry;
 use crate::partition_view::Items;
+use crate::side_effect::AttachedEffect;
 use crate::store::RecordWrite;
 use crate::unit_of_work::UnitOfWork;
 
@@ -45,6 +46,8 @@ pub(super) struct Member {
     pub(super) origin: Origin,
     pub(super) outputs: OutputRange,
     pub(super) record: Option<RecordWrite>,
+    /// The side effects that the message carried.
+    pub(super) carried: Vec<AttachedEffect>,
 }
 
 impl Fold {
@@ -79,7 +82,8 @@ impl Fold {
             Some(token) => Origin::Token { token: token.clone(), message_id },
             None => Origin::Attempt { attempt, message_id },
         };
-        self.members.push(Member { slot, origin, outputs: OutputRange { first, count }, record });
+        let carried = input.effects.clone();
+        self.members.push(Member { slot, origin, outputs: OutputRange { first, count }, record, carried });
         Ok(())
     }
 

@@ -12,7 +12,9 @@ use crate::completion::{Afterwards, CleanUp};
 use crate::control_record::{ControlRecord, REGISTRATIONS_MAX, Registration, RegistrationState};
 use crate::envelope::{Envelope, Headers};
 use crate::ids::{AttemptId, EffectKind, EffectName, EndpointName, ItemName, MessageId, MessageType};
+use crate::limits::StoreLimits;
 use crate::outbox_entry::{Body, OutboxEntry};
+use crate::side_effect::AttachedEffect;
 use crate::store::{Commit, CommitOutcome, ItemValue, StoreError};
 use crate::unit_of_work::UnitOfWork;
 
@@ -39,6 +41,8 @@ pub struct HandlerInput {
     pub headers: Headers,
     /// What it says. Empty for a request.
     pub body: Body,
+    /// The side effects that it carries, published by now.
+    pub effects: Vec<AttachedEffect>,
 }
 
 impl HandlerInput {
@@ -49,6 +53,7 @@ impl HandlerInput {
             message_type: Some(entry.message_type),
             headers: entry.headers,
             body: entry.body,
+            effects: entry.effects,
         }
     }
 
@@ -59,6 +64,7 @@ impl HandlerInput {
             message_type: Some(envelope.message_type.clone()),
             headers: envelope.headers.clone(),
             body: Body::Inline(body),
+            effects: Vec::new(),
         }
     }
 
@@ -69,6 +75,7 @@ impl HandlerInput {
             message_type: None,
             headers: Headers::new(),
             body: Body::Inline(Bytes::new()),
+            effects: Vec::new(),
         }
     }
 }
@@ -118,6 +125,11 @@ impl HandleStep {
     /// The attempt, for names that must be unique to it.
     pub fn attempt(&self) -> AttemptId {
         self.processing.attempt
+    }
+
+    /// What the store takes, so that whoever drives the machine can move large bodies to blob storage.
+    pub fn limits(&self) -> &StoreLimits {
+        &self.processing.limits
     }
 
     /// Where the handler writes its changes.
@@ -220,6 +232,15 @@ impl HandleStep {
                 processing.fold_max = processing.fold.members.len();
             }
         }
+        processing.handle_next()
+    }
+
+    /// The handler has found, by what it keeps in the partition, that the request was executed before: it is answered again, and
+    /// nothing is committed.
+    pub fn replayed(self, response: Bytes) -> Step {
+        let Self { mut processing, slot, input, .. } = self;
+        processing.slots[slot].state = SlotState::Settled(Disposition::Replayed(response));
+        processing.abandon_effects(input.message_id);
         processing.handle_next()
     }
 

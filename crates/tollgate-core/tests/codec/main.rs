@@ -179,6 +179,7 @@ fn a_body_is_a_slice_of_the_input_and_no_copy() {
         headers: vec![],
         body: Body::Inline(body),
         audience: tollgate_core::Audience::Tollgate,
+        effects: vec![],
     };
     let bytes = encode_entry(&entry);
     let Body::Inline(decoded) = decode_entry(&bytes).unwrap().body else { panic!("it was inline") };

@@ -3,7 +3,7 @@
 
 use bincode::{Decode, Encode};
 use tollgate_core::control_record::{Origin, RegistrationState};
-use tollgate_core::{Audience, Body, Content, ControlRecord, Envelope, OutboxEntry};
+use tollgate_core::{AttachedEffect, Audience, Body, Content, ControlRecord, Envelope, OutboxEntry};
 
 type Id = [u8; 16];
 
@@ -54,9 +54,18 @@ pub enum MirrorBody {
 }
 
 #[derive(Debug, PartialEq, Encode, Decode)]
+pub struct MirrorEffect {
+    kind: String,
+    name: String,
+    detail: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq, Encode, Decode)]
 pub enum MirrorAudience {
     Tollgate,
     External,
+    TollgateWithEffects(Vec<MirrorEffect>),
+    NobodyWithEffects(Vec<MirrorEffect>),
 }
 
 #[derive(Debug, PartialEq, Encode, Decode)]
@@ -75,6 +84,7 @@ pub struct MirrorEntry {
 pub enum MirrorOrigin {
     Token { token: Token, message_id: Id },
     Attempt { attempt: Attempt, message_id: Id },
+    TokenWithEffects { token: Token, message_id: Id, effects: Vec<MirrorEffect> },
 }
 
 #[derive(Debug, PartialEq, Encode, Decode)]
@@ -146,6 +156,15 @@ impl From<&tollgate_core::SessionMark> for Session {
     }
 }
 
+fn effects(effects: &[AttachedEffect]) -> Vec<MirrorEffect> {
+    let mirror = |effect: &AttachedEffect| MirrorEffect {
+        kind: effect.kind.to_string(),
+        name: effect.name.to_string(),
+        detail: effect.detail.to_vec(),
+    };
+    effects.iter().map(mirror).collect()
+}
+
 impl From<&Envelope> for MirrorEnvelope {
     fn from(envelope: &Envelope) -> Self {
         Self {
@@ -184,8 +203,10 @@ impl From<&OutboxEntry> for MirrorEntry {
                 Body::Blob(name) => MirrorBody::Blob(name.to_string()),
             },
             audience: match entry.audience {
-                Audience::Tollgate => MirrorAudience::Tollgate,
+                Audience::Tollgate if entry.effects.is_empty() => MirrorAudience::Tollgate,
+                Audience::Tollgate => MirrorAudience::TollgateWithEffects(effects(&entry.effects)),
                 Audience::External => MirrorAudience::External,
+                Audience::Nobody => MirrorAudience::NobodyWithEffects(effects(&entry.effects)),
             },
         }
     }
@@ -195,6 +216,13 @@ impl From<&ControlRecord> for MirrorControl {
     fn from(record: &ControlRecord) -> Self {
         let pending = record.pending.iter().map(|entry| Pending {
             origin: match &entry.origin {
+                Origin::Token { token, message_id } if !entry.carried.is_empty() => {
+                    MirrorOrigin::TokenWithEffects {
+                        token: token.into(),
+                        message_id: *message_id.as_bytes(),
+                        effects: effects(&entry.carried),
+                    }
+                }
                 Origin::Token { token, message_id } => {
                     MirrorOrigin::Token { token: token.into(), message_id: *message_id.as_bytes() }
                 }

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use tollgate_core::control_record::{Origin, OutputRange, Registration, RegistrationState};
 use tollgate_core::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
 use tollgate_core::{
-    AttemptId, Audience, Body, Content, ControlRecord, Destination, EntryKey, Envelope, Headers, Incarnation,
-    InvalidName, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark, TokenRef, Version,
+    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, Destination, EntryKey, Envelope,
+    Headers, Incarnation, InvalidName, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence,
+    SessionMark, TokenRef, Version,
 };
 
 fn name<T>(bytes_max: usize) -> impl Strategy<Value = T>
@@ -121,27 +122,43 @@ pub fn envelope() -> impl Strategy<Value = Envelope> {
 
 pub fn entry() -> impl Strategy<Value = OutboxEntry> {
     let body = prop_oneof![bytes().prop_map(Body::Inline), long_name().prop_map(Body::Blob)];
-    let audience = prop_oneof![Just(Audience::Tollgate), Just(Audience::External)];
+    let audience = prop_oneof![
+        vec(effect(), 0..3).prop_map(|effects| (Audience::Tollgate, effects)),
+        Just((Audience::External, Vec::new())),
+        vec(effect(), 0..3).prop_map(|effects| (Audience::Nobody, effects)),
+    ];
     (message_id(), destination(), short_name(), headers(), body, audience).prop_map(
-        |(message_id, to, message_type, headers, body, audience)| OutboxEntry {
+        |(message_id, to, message_type, headers, body, (audience, effects))| OutboxEntry {
             message_id,
             to,
             message_type,
             headers,
             body,
             audience,
+            effects,
         },
     )
 }
 
+fn effect() -> impl Strategy<Value = AttachedEffect> {
+    (short_name(), long_name(), bytes()).prop_map(|(kind, name, detail)| AttachedEffect {
+        kind,
+        name,
+        detail,
+    })
+}
+
 fn pending() -> impl Strategy<Value = PendingEntry> {
     let origin = prop_oneof![
-        (token(), message_id()).prop_map(|(token, message_id)| Origin::Token { token, message_id }),
-        (attempt(), message_id()).prop_map(|(attempt, message_id)| Origin::Attempt { attempt, message_id }),
+        (token(), message_id(), vec(effect(), 0..3))
+            .prop_map(|(token, message_id, carried)| (Origin::Token { token, message_id }, carried)),
+        (attempt(), message_id())
+            .prop_map(|(attempt, message_id)| (Origin::Attempt { attempt, message_id }, Vec::new())),
     ];
     (origin, sequence(), small_number(), 0..u32::MAX / 2, 0..u32::MAX / 2).prop_map(
-        |(origin, sequence, place, first, count)| PendingEntry {
+        |((origin, carried), sequence, place, first, count)| PendingEntry {
             origin,
+            carried,
             id: PendingId { sequence, place },
             outputs: OutputRange { first, count },
         },

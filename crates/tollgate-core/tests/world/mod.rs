@@ -34,6 +34,7 @@ pub struct World {
     /// What the broker has been given, in order.
     pub sent: Vec<Envelope>,
     pub blobs: BTreeSet<EffectName>,
+    pub published: Vec<EffectName>,
     pub attempts: u64,
     pub now_ms: u64,
 }
@@ -76,6 +77,7 @@ impl World {
                 headers: vec![],
                 body: Body::Inline(Bytes::copy_from_slice(body.as_bytes())),
                 audience: Audience::Tollgate,
+                effects: vec![],
             };
             let key = EntryKey { sequence, index };
             let token = TokenRef { store: store(), partition: sender.clone(), entry: key };
@@ -236,6 +238,12 @@ impl World {
                 let answers = read.requests().iter().map(|request| Ok(self.read(&request.token))).collect();
                 read.answer(answers)
             }
+            CompletionStep::PublishEffects(publish) => {
+                let published: Vec<_> = publish.effects().map(|effect| effect.name.clone()).collect();
+                let answers = published.iter().map(|_| Ok(())).collect();
+                self.published.extend(published);
+                publish.answer(answers)
+            }
             CompletionStep::Publish(publish) => {
                 let envelopes = publish.envelopes();
                 let answers = envelopes.iter().map(|_| Ok(())).collect();
@@ -248,6 +256,13 @@ impl World {
                 }
                 let answers = clean_up.clean_ups().iter().map(|_| Ok(())).collect();
                 clean_up.answer(answers)
+            }
+            CompletionStep::Release(release) => {
+                let released: Vec<_> = release.effects().map(|effect| effect.name.clone()).collect();
+                for name in &released {
+                    self.blobs.remove(name);
+                }
+                release.answer(released.iter().map(|_| Ok(())).collect())
             }
             CompletionStep::Consume(consume) => {
                 let tokens = consume.tokens();
@@ -304,6 +319,7 @@ pub fn add(mut handle: HandleStep) -> Step {
         headers: vec![],
         body: Body::Inline("1".into()),
         audience,
+        effects: vec![],
     });
     handle.succeeded()
 }

@@ -229,7 +229,7 @@ impl World {
                     }
                 }
             }
-            Step::Handle(handle) if self.creates_blob(&handle) => {
+            Step::Handle(handle) if self.has_effect(&handle) => {
                 let number = number_of(&handle);
                 let name = EffectName::new(format!("{}-{}", handle.attempt(), number))
                     .expect("an attempt's name is a valid effect name");
@@ -243,8 +243,8 @@ impl World {
         Ok(scene)
     }
 
-    fn creates_blob(&self, handle: &HandleStep) -> bool {
-        self.script(number_of(handle)).blob == Blob::Created
+    fn has_effect(&self, handle: &HandleStep) -> bool {
+        self.script(number_of(handle)).blob != Blob::None
     }
 
     /// The engine's `settle`: what is remembered, what is acknowledged at once, and what waits for the completion.

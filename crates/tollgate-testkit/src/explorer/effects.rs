@@ -221,6 +221,7 @@ impl World {
             headers: Vec::new(),
             body: Body::Inline(Bytes::from(sent.to_string())),
             audience: Audience::Tollgate,
+            effects: Vec::new(),
         })
     }
 }

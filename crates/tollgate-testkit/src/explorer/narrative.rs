@@ -90,8 +90,10 @@ fn activity(worker: &Worker) -> String {
 fn completing(step: &CompletionStep) -> &'static str {
     match step {
         CompletionStep::ReadOutputs(_) => "reads outbox entries",
+        CompletionStep::PublishEffects(_) => "lets the other system execute the calls",
         CompletionStep::Publish(_) => "publishes",
         CompletionStep::CleanUp(_) => "cleans up side effects of lost attempts",
+        CompletionStep::Release(_) => "deletes the calls that were followed up",
         CompletionStep::Consume(_) => "consumes tokens",
         CompletionStep::Done(_) => "is done",
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tollgate_core::{EffectName, MessageId};
 
 use super::scene::Scene;
-use super::stage::blob_item;
+use super::stage::{answered_item, blob_item};
 use super::world::{Blob, Input, Poison, Sweep, World};
 
 /// How the messages of a world hang together.
@@ -85,6 +85,21 @@ impl World {
             if name.is_none_or(|name| !scene.outside.blobs.contains(&name)) {
                 return Some("the state names a blob that is gone".to_owned());
             }
+        }
+        for partition in &scene.partitions {
+            if partition.contents.items.get(&answered_item()).is_some_and(|value| value.bytes()[0] == 0) {
+                return Some(
+                    "a message was handled without the answer to the call that it follows up".to_owned(),
+                );
+            }
+        }
+        let called = (0_u8..).zip(&self.scripts).filter(|(_, script)| script.blob == Blob::Called);
+        let committed = called.filter(|(number, _)| Self::applied(scene, *number) > 0).count();
+        let executed = scene.outside.executed.len();
+        if executed > committed {
+            return Some(format!(
+                "{executed} calls were executed, and {committed} that make one are committed"
+            ));
         }
         None
     }
@@ -180,9 +195,9 @@ impl World {
         missing.map(|(_, parent)| format!("a message to outsiders is lost: message {parent} has sent it"))
     }
 
-    /// Whether handlers of this world create blobs.
+    /// Whether handlers of this world create something outside the store.
     pub(super) fn has_blobs(&self) -> bool {
-        self.scripts.iter().any(|script| script.blob == Blob::Created)
+        self.scripts.iter().any(|script| script.blob != Blob::None)
     }
 
     /// What a reader wants to know of a scene, one fact after the other.
@@ -224,6 +239,9 @@ impl World {
                 "blobs: {}",
                 scene.outside.blobs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
             ));
+            if !scene.outside.executed.is_empty() {
+                facts.push(format!("calls executed: {}", scene.outside.executed.len()));
+            }
             facts.push(format!("clock: {} ms", scene.outside.clock_ms));
         }
         for (number, request) in &scene.outside.requests {

@@ -83,6 +83,8 @@ pub(super) struct Outside {
     pub(super) budget: Budget,
     pub(super) clock_ms: u64,
     pub(super) blobs: BTreeSet<EffectName>,
+    /// Calls to another system that it has executed, by the name under which they were prepared; for ever.
+    pub(super) executed: BTreeSet<EffectName>,
     /// Attempts so far, in worlds where their ids can't be used again.
     pub(super) attempts: u64,
     /// Under which token each message was published: to recognise effects of two attempts.

@@ -231,6 +231,18 @@ impl Specimen {
                 "a failed handler's registration is dropped and its blob stays",
                 with(named("c"), Budget { handler_failures: 1, conflicts: Some(1), ..Budget::default() }),
             ),
+            Self::machine(
+                M::SendsBeforeItsEffects,
+                "section 4",
+                "a message is sent although the call that it follows up has not been executed",
+                with(named("h"), Budget { failed_calls: 1, ..Budget::default() }),
+            ),
+            Self::machine(
+                M::ForgetsCarriedEffects,
+                "section 4",
+                "a message is consumed and the call that it followed up is never deleted",
+                with(named("h"), Budget::default()),
+            ),
             Self::driver(
                 D::CreatesAfterTheDeadline,
                 "section 4",

@@ -45,6 +45,7 @@ impl World {
                         headers: Vec::new(),
                         body: Body::Inline(body),
                         audience: Audience::Tollgate,
+                        effects: Vec::new(),
                     };
                     let key = EntryKey { sequence, index };
                     let senders = Arc::make_mut(&mut scene.partitions[self.partitions.len()]);
@@ -111,6 +112,11 @@ impl World {
 /// The item that names a blob.
 pub(super) fn blob_item() -> ItemName {
     ItemName::new("blob").expect("the constant is a valid name")
+}
+
+/// The item that tells whether the handler of a message has seen the answer to the call that the message follows up.
+pub(super) fn answered_item() -> ItemName {
+    ItemName::new("answered").expect("the constant is a valid name")
 }
 
 /// The number of the message that a handler is run for.

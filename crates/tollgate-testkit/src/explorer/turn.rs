@@ -8,15 +8,16 @@ use tollgate_core::completion::CompletionStep;
 use tollgate_core::processing::{Failure, HandleStep, Lookup, Step};
 use tollgate_core::unit_of_work::Outgoing;
 use tollgate_core::{
-    Audience, Body, Commit, CommitOutcome, Destination, EffectKind, EffectName, EndpointName, ItemValue,
-    PartitionKey, StoreError, codec,
+    AttachedEffect, Audience, Body, Commit, CommitOutcome, Destination, EffectKind, EffectName, EndpointName,
+    ItemValue, PartitionKey, StoreError, codec,
 };
 
 use super::driver::Moved;
 use super::effects::{EXTERNAL, Freshness};
 use super::mutant::DriverMutation;
-use super::scene::{Budget, EffectPhase, Scene, Task, Worker};
-use super::stage::{blob_item, number_of};
+use super::scene::{Budget, EffectPhase, Outside, Scene, Task, Worker};
+use super::stage::{answered_item, blob_item, number_of};
+use super::world::Blob;
 use super::world::{Poison, World};
 
 /// How a step of a worker turns out.
@@ -112,7 +113,7 @@ impl World {
                     .collect();
                 read.answer(answers)
             }
-            Step::Handle(handle) => self.handle(handle, None, turn),
+            Step::Handle(handle) => self.handle(&scene, handle, None, turn),
             Step::WakeUp(wake_up) => {
                 if turn != Turn::FailsBefore {
                     self.send(&mut scene, &wake_up.envelope())?;
@@ -160,7 +161,7 @@ impl World {
     }
 
     /// What the handler of a message does.
-    fn handle(&self, mut handle: HandleStep, blob: Option<EffectName>, turn: Turn) -> Step {
+    fn handle(&self, scene: &Scene, mut handle: HandleStep, effect: Option<EffectName>, turn: Turn) -> Step {
         let number = number_of(&handle);
         let script = self.script(number);
         if script.poison == Poison::Poisonous {
@@ -172,12 +173,26 @@ impl World {
             Lookup::Unknown => unreachable!("the item is preloaded"),
         };
         applied[usize::from(number)] = applied[usize::from(number)].saturating_add(1);
+        let input = std::sync::Arc::clone(handle.input());
         let work = handle.unit_of_work();
         work.put(Self::applied_item(), ItemValue::Binary(applied.into()));
-        if let Some(name) = blob {
-            work.put(blob_item(), ItemValue::Binary(Bytes::copy_from_slice(name.as_str().as_bytes())));
+        for carried in &input.effects {
+            // What the handler sees of the call that its message follows up.
+            let Outside { blobs, executed, .. } = &*scene.outside;
+            let answered = blobs.contains(&carried.name) && executed.contains(&carried.name);
+            work.put(answered_item(), ItemValue::Binary(vec![u8::from(answered)].into()));
         }
-
+        let mut carried = Vec::new();
+        match (script.blob, effect) {
+            (Blob::Called, Some(name)) => {
+                let kind = EffectKind::new("call").expect("the constant is a valid kind");
+                carried.push(AttachedEffect { kind, name, detail: Bytes::new() });
+            }
+            (_, Some(name)) => {
+                work.put(blob_item(), ItemValue::Binary(Bytes::copy_from_slice(name.as_str().as_bytes())));
+            }
+            (_, None) => {}
+        }
         for sent in &script.sends {
             work.send(Outgoing {
                 to: self.destination(*sent),
@@ -185,6 +200,7 @@ impl World {
                 headers: Vec::new(),
                 body: Body::Inline(Bytes::from(sent.to_string())),
                 audience: Audience::Tollgate,
+                effects: std::mem::take(&mut carried),
             });
         }
         for _ in 0..script.sends_external {
@@ -197,6 +213,7 @@ impl World {
                 headers: Vec::new(),
                 body: Body::Inline(Bytes::new()),
                 audience: Audience::External,
+                effects: Vec::new(),
             });
         }
         work.respond(Bytes::from(number.to_string()));
@@ -219,7 +236,11 @@ impl World {
         let Creation { mut handle, phase, deadline_ms } = creation;
         let phase = match phase {
             EffectPhase::Register(name) => {
-                let kind = EffectKind::new("blob").expect("the constant is a valid kind");
+                let kind = match self.script(number_of(&handle)).blob {
+                    Blob::Called => "call",
+                    Blob::Created | Blob::None => "blob",
+                };
+                let kind = EffectKind::new(kind).expect("the constants are valid kinds");
                 let commit = match handle.register(kind, name.clone(), deadline_ms) {
                     Ok(commit) => commit,
                     Err(failure) => {
@@ -248,7 +269,7 @@ impl World {
                 EffectPhase::Finish(name)
             }
             EffectPhase::Finish(name) => {
-                let step = self.handle(handle, Some(name), turn);
+                let step = self.handle(&scene, handle, Some(name), turn);
                 return self.proceed(scene, worker, process, task, step);
             }
         };
@@ -286,6 +307,18 @@ impl World {
                 }
                 read.answer(answers)
             }
+            CompletionStep::PublishEffects(publish) => {
+                let effects: Vec<_> = publish.effects().map(|effect| effect.name.clone()).collect();
+                if turn != Turn::FailsBefore {
+                    let outside = Arc::make_mut(&mut scene.outside);
+                    // Where it was cleaned up, nothing happens.
+                    outside
+                        .executed
+                        .extend(effects.iter().filter(|name| outside.blobs.contains(*name)).cloned());
+                }
+                let answer = if fails { Err("the other system can't be reached".to_owned()) } else { Ok(()) };
+                publish.answer(vec![answer; effects.len()])
+            }
             CompletionStep::Publish(publish) => {
                 let envelopes = publish.envelopes();
                 if turn != Turn::FailsBefore {
@@ -307,6 +340,15 @@ impl World {
                 let answer = if fails { Err("blob storage can't be reached".to_owned()) } else { Ok(()) };
                 let count = clean_up.clean_ups().len();
                 clean_up.answer(vec![answer; count])
+            }
+            CompletionStep::Release(release) => {
+                let effects: Vec<_> = release.effects().map(|effect| effect.name.clone()).collect();
+                if turn != Turn::FailsBefore {
+                    let outside = Arc::make_mut(&mut scene.outside);
+                    outside.blobs.retain(|name| !effects.contains(name));
+                }
+                let answer = if fails { Err("the other system can't be reached".to_owned()) } else { Ok(()) };
+                release.answer(vec![answer; effects.len()])
             }
             CompletionStep::Consume(consume) => {
                 let mut answers = Vec::new();
@@ -394,9 +436,11 @@ pub(super) fn turns(scene: &Scene, worker: usize) -> Vec<Turn> {
                 add(failed_calls, &[Turn::FailsBefore]);
                 add(stale_reads, &[Turn::Stale]);
             }
-            CompletionStep::Publish(_) | CompletionStep::CleanUp(_) | CompletionStep::Consume(_) => {
-                add(failed_calls, &both);
-            }
+            CompletionStep::PublishEffects(_)
+            | CompletionStep::Publish(_)
+            | CompletionStep::CleanUp(_)
+            | CompletionStep::Release(_)
+            | CompletionStep::Consume(_) => add(failed_calls, &both),
             CompletionStep::Done(_) => unreachable!("these are passed through at once"),
         },
     }

@@ -76,13 +76,13 @@ pub struct Script {
     pub sends: Vec<u8>,
     /// Messages that it sends to outsiders.
     pub sends_external: u8,
-    /// Whether it creates a blob and names it in the state.
+    /// Whether it creates a blob, and names it in the state, or calls another system.
     pub blob: Blob,
     /// Whether it can ever succeed.
     pub poison: Poison,
 }
 
-/// Whether a handler creates a blob.
+/// Whether a handler creates something outside the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Blob {
     /// No.
@@ -90,6 +90,8 @@ pub enum Blob {
     None,
     /// One, named by the state that it commits.
     Created,
+    /// Instead of a blob a call to another system, which the first message that it sends follows up.
+    Called,
 }
 
 /// Whether a handler can ever succeed.

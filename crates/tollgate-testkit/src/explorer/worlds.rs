@@ -6,8 +6,8 @@ use super::world::{Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Scr
 
 impl World {
     /// The name of every world, in order.
-    pub const NAMES: [&'static str; 10] =
-        ["a", "b", "c", "d", "e", "f", "poison", "fold", "tight", "blob-by-id"];
+    pub const NAMES: [&'static str; 11] =
+        ["a", "b", "c", "d", "e", "f", "h", "poison", "fold", "tight", "blob-by-id"];
 
     /// A world by its name.
     pub fn named(name: &str) -> Option<Self> {
@@ -18,6 +18,7 @@ impl World {
             "d" => Self::edge(),
             "e" => Self::identity(),
             "f" => Self::sessions(),
+            "h" => Self::calls(),
             "poison" => Self::poison(),
             "fold" => Self::fold(),
             "tight" => Self::tight(),
@@ -38,6 +39,9 @@ impl World {
             }
             "d" => Budget { crashes: 2, failed_calls: 1, departures: 1, fences: 2, ..Budget::default() },
             "e" => Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
+            "h" => {
+                Budget { crashes: 1, failed_calls: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() }
+            }
             "f" => Budget { stale_reads: 3, crashes: 1, ..Budget::default() },
             "poison" => Budget { failed_calls: 3, crashes: 1, sweeps: 1, ..Budget::default() },
             "fold" | "tight" => {
@@ -161,6 +165,24 @@ impl World {
             budget: Budget { stale_reads: 1, crashes: 1, ..Budget::default() },
             consistency: Consistency::Session,
             ..Self::of("f", "replicas that lag behind, unless a session mark is presented", &["A", "B"])
+        }
+    }
+
+    /// A handler that calls another system and sends a message that follows the call up.
+    fn calls() -> Self {
+        Self {
+            inputs: vec![Input::Token(0)],
+            scripts: vec![
+                Script { blob: Blob::Called, sends: vec![1], ..Script::default() },
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 1,
+            budget: Budget { time_outs: 1, conflicts: Some(1), ..Budget::default() },
+            ..Self::of(
+                "h",
+                "a call to another system: prepared, executed after the commit, followed up, deleted",
+                &["A", "B"],
+            )
         }
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::quality::FixedState;
 use tollgate_core::{
-    BlobError, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery, EffectName,
-    EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage,
-    ScanPrice, SessionMark, Settlement, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    BlobError, BlobStream, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery,
+    EffectName, EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, Placement,
+    ScanCursor, ScanPage, ScanPrice, SessionMark, Settlement, Store, StoreAlias, StoreError, StoreLimits,
+    TokenRef,
 };
 
 use super::faults::{FaultTally, Faults};
@@ -232,12 +233,12 @@ impl WiredBlobs {
 }
 
 impl Blobs for WiredBlobs {
-    fn put(&self, name: &EffectName, content: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
+    fn put(&self, name: &EffectName, content: BlobStream) -> BoxFuture<'_, Result<(), BlobError>> {
         let name = name.clone();
         Box::pin(async move { self.try_to("put", name.clone(), self.inner.put(&name, content)).await })
     }
 
-    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<Bytes>, BlobError>> {
+    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<BlobStream>, BlobError>> {
         let name = name.clone();
         Box::pin(async move { self.try_to("get", name.clone(), self.inner.get(&name)).await })
     }

@@ -1,0 +1,290 @@
+//! What a handler does outside its partition: blobs, and any other kind of side effect. Everything here is registered in the
+//! control record before it exists (design section 4); what becomes of it after the handler is decided in `tollgate-core`.
+
+use bytes::Bytes;
+use tollgate_core::blobs::{BlobStream, collect};
+use tollgate_core::processing::Failure;
+use tollgate_core::unit_of_work::Outgoing;
+use tollgate_core::{
+    AttachedEffect, Audience, Body, Destination, EffectKind, EffectName, MessageId, MessageType,
+};
+
+use crate::blob_reference::{BlobReference, IntoBlob, blob_kind, measured};
+use crate::error::TollgateError;
+use crate::handler::Message;
+use crate::transaction::{Effects, Fate, Tx, destination};
+
+/// Bytes kept free in an item for what surrounds a body: addresses, headers, keys.
+const ENTRY_OVERHEAD_BYTES: usize = 8 * 1024;
+
+/// What the names of bodies begin with that were moved to blob storage.
+const BODIES: &str = "bodies/";
+
+/// The type of entries that nobody receives.
+const NOBODY_TYPE: &str = "tollgate.side-effect";
+
+/// A side effect that is prepared and waits for a message to carry it. An attempt that leaves one behind does not commit.
+#[derive(Debug)]
+#[must_use = "an attempt that prepares a side effect and lets no message carry it does not commit"]
+pub struct Prepared(AttachedEffect);
+
+impl Prepared {
+    /// Its attempt-unique name.
+    pub fn name(&self) -> &EffectName {
+        &self.0.name
+    }
+}
+
+impl Tx {
+    /// Stores a blob under a name that begins with `prefix` and is unique to this attempt, and returns a reference to it. The
+    /// blob becomes visible by being named in an item or a message; if this attempt does not commit, it is deleted.
+    ///
+    /// The content is anything in memory, or a stream ([`BlobStream`]), which is never held in memory as a whole.
+    ///
+    /// # Errors
+    /// [`TollgateError::Overtaken`] or [`TollgateError::PastDeadline`], or what blob storage says: to be returned from the
+    /// handler. Even if it is not, the attempt does not commit: something of the blob may be there.
+    pub async fn put_blob(
+        &self,
+        prefix: &str,
+        content: impl IntoBlob,
+    ) -> Result<BlobReference, TollgateError> {
+        let mut effects = self.shared.effects.lock().await;
+        self.store_blob(&mut effects, prefix, content.into_blob()).await
+    }
+
+    /// Reads a blob as a whole and verifies it. `None`: there is none.
+    ///
+    /// # Errors
+    /// What blob storage says; or if it is longer than [`crate::GateBuilder::body_bytes_max`].
+    pub async fn get_blob(&self, blob: &BlobReference) -> Result<Option<Bytes>, TollgateError> {
+        let Some(content) = self.read_blob(blob).await? else { return Ok(None) };
+        Ok(Some(collect(blob.name(), content, self.shared.engine.settings.body_bytes_max).await?))
+    }
+
+    /// Reads a blob as a stream, which ends with an error if it is not what was stored. `None`: there is none.
+    ///
+    /// # Errors
+    /// What blob storage says.
+    pub async fn read_blob(&self, blob: &BlobReference) -> Result<Option<BlobStream>, TollgateError> {
+        let blobs = self.shared.engine.effects.required_blobs()?;
+        Ok(blobs.get(blob.name()).await?.map(|content| blob.verified(content)))
+    }
+
+    /// Prepares a side effect of a kind that the gate knows ([`crate::GateBuilder::side_effect`]): it exists, invisibly, when
+    /// this returns. Give it to [`Tx::send_with`] or [`Tx::perform`]; it happens when this attempt has committed, and is
+    /// removed if it never does.
+    ///
+    /// # Errors
+    /// As for [`Tx::put_blob`].
+    pub async fn prepare(&self, kind: &str, intent: impl Into<Bytes>) -> Result<Prepared, TollgateError> {
+        let engine = &self.shared.engine;
+        let effect = engine.effects.kind(kind)?;
+        let intent = intent.into();
+        let mut effects = self.shared.effects.lock().await;
+        let unique = self.unique(&effects)?;
+        let name = effect.register(&unique, &intent)?;
+        self.register(&mut effects, effect.kind().clone(), name.clone()).await?;
+        match effect.prepare(&name, intent).await {
+            Ok(detail) => {
+                effects.loose += 1;
+                Ok(Prepared(AttachedEffect { kind: effect.kind().clone(), name, detail }))
+            }
+            Err(error) => Err(fail(&mut effects, error.into())),
+        }
+    }
+
+    /// Sends a message that carries side effects: they happen before it is sent, its handler sees what came of them
+    /// ([`Tx::carried`]), and they are removed when it is done. Returns the message's deterministic id.
+    ///
+    /// # Errors
+    /// If a name breaks a rule or the message can't be written as JSON.
+    pub async fn send_with<M: Message>(
+        &self,
+        endpoint: &str,
+        partition: &str,
+        message: &M,
+        effects: Vec<Prepared>,
+    ) -> Result<MessageId, TollgateError> {
+        let to = destination(endpoint, partition)?;
+        let carried = self.attach(effects).await;
+        self.send_carrying(to, message, Audience::Tollgate, carried)
+    }
+
+    /// Lets a side effect happen that no message depends on.
+    ///
+    /// # Errors
+    /// If the transaction has ended.
+    pub async fn perform(&self, effect: Prepared) -> Result<(), TollgateError> {
+        let effects = self.attach(vec![effect]).await;
+        let to = Destination { endpoint: self.endpoint().clone(), partition: self.partition().clone() };
+        let message_type = MessageType::new(NOBODY_TYPE)?;
+        let headers = self.headers().clone();
+        self.with_step(|step| {
+            let body = Body::Inline(Bytes::new());
+            let audience = Audience::Nobody;
+            step.unit_of_work().send(Outgoing { to, message_type, headers, body, audience, effects });
+        })
+    }
+
+    /// What came of the side effect of a kind that the message carries. `None`: it carries none.
+    pub fn carried(&self, kind: &str) -> Option<&Bytes> {
+        self.shared.carried.iter().find(|(known, _)| known.as_str() == kind).map(|(_, content)| content)
+    }
+
+    /// Moves bodies to blob storage that are too large for an item, or that would together be too large for a commit.
+    pub(crate) async fn store_large_bodies(&self) -> Result<(), TollgateError> {
+        let engine = &self.shared.engine;
+        let large = self.with_step(|step| {
+            let limits = *step.limits();
+            let item = limits.item_bytes_max.saturating_sub(ENTRY_OVERHEAD_BYTES);
+            let item = item.min(engine.settings.inline_bytes_max);
+            choose_large_bodies(step.unit_of_work().outgoing(), item, limits.transaction_bytes_max / 2)
+        })?;
+        if large.is_empty() || engine.effects.blobs().is_none() {
+            // Without blob storage the machine checks the limits, and says which one was hit.
+            return Ok(());
+        }
+        let mut effects = self.shared.effects.lock().await;
+        for (place, body) in large {
+            let blob = self.store_blob(&mut effects, BODIES, body.into_blob()).await?;
+            engine.counters.bodies_stored.add(1);
+            self.with_step(|step| step.unit_of_work().body_is_stored(place, blob.attached()))?;
+        }
+        Ok(())
+    }
+
+    async fn store_blob(
+        &self,
+        effects: &mut Effects,
+        prefix: &str,
+        content: BlobStream,
+    ) -> Result<BlobReference, TollgateError> {
+        let engine = &self.shared.engine;
+        let blobs = engine.effects.required_blobs()?;
+        let name = EffectName::new(format!("{prefix}{}", self.unique(effects)?))?;
+        self.register(effects, blob_kind(), name.clone()).await?;
+        let (clock, deadline_ms) = (engine.tasks.clone(), self.shared.deadline_ms);
+        let (content, measure) = measured(&name, content, engine.settings.blob_bytes_max, move || {
+            let is_late = clock.runtime().now_ms() >= deadline_ms;
+            if is_late { Err(TollgateError::PastDeadline { deadline_ms }.to_string()) } else { Ok(()) }
+        });
+        match blobs.put(&name, content).await {
+            Ok(()) => Ok(measure.reference(name)),
+            Err(error) => Err(fail(effects, error.into())),
+        }
+    }
+
+    /// Writes into the control record what is about to be created. Nothing may be created if it fails.
+    async fn register(
+        &self,
+        effects: &mut Effects,
+        kind: EffectKind,
+        name: EffectName,
+    ) -> Result<(), TollgateError> {
+        if effects.fate == Fate::Overtaken {
+            return Err(TollgateError::Overtaken);
+        }
+        let engine = &self.shared.engine;
+        let deadline_ms = self.shared.deadline_ms;
+        effects.count += 1;
+        let commit =
+            self.with_step(|step| step.register(kind, name, deadline_ms))?.map_err(
+                |failure| match failure {
+                    Failure::Passing { reason } => TollgateError::RequestFailed { reason },
+                    Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
+                },
+            )?;
+        let answer = engine.store(&self.shared.key).commit(commit).await;
+        if self.with_step(|step| step.registered(&answer))?.is_err() {
+            effects.fate = Fate::Overtaken;
+            return Err(TollgateError::Overtaken);
+        }
+        // After its deadline the attempt's garbage may be collected for the last time: it must not make any more.
+        if engine.now_ms() >= deadline_ms {
+            return Err(fail(effects, TollgateError::PastDeadline { deadline_ms }));
+        }
+        Ok(())
+    }
+
+    /// Messages that are folded share their attempt, so the slot is part of what makes a name unique.
+    fn unique(&self, effects: &Effects) -> Result<String, TollgateError> {
+        self.with_step(|step| format!("{}-{}-{}", step.attempt(), step.slot(), effects.count))
+    }
+
+    async fn attach(&self, prepared: Vec<Prepared>) -> Vec<AttachedEffect> {
+        let mut effects = self.shared.effects.lock().await;
+        effects.loose = effects.loose.saturating_sub(u32::try_from(prepared.len()).unwrap_or(u32::MAX));
+        prepared.into_iter().map(|Prepared(effect)| effect).collect()
+    }
+}
+
+/// Remembers that the attempt can't commit any more.
+fn fail(effects: &mut Effects, error: TollgateError) -> TollgateError {
+    effects.fate = Fate::Failed { reason: error.to_string() };
+    error
+}
+
+/// The places and bodies of the outgoing messages that are to be moved: all over `item_max`, and the largest of the others until
+/// the rest has at most `total_max` bytes.
+fn choose_large_bodies(
+    outgoing: &[tollgate_core::OutboxEntry],
+    item_max: usize,
+    total_max: usize,
+) -> Vec<(usize, Bytes)> {
+    let mut inline: Vec<(usize, &Bytes)> = outgoing
+        .iter()
+        .enumerate()
+        .filter_map(|(place, entry)| match (&entry.body, entry.audience) {
+            (Body::Inline(body), Audience::Tollgate) => Some((place, body)),
+            // Whoever knows no tokens could not read a blob either: the limits are checked when it is committed or sent.
+            _ => None,
+        })
+        .collect();
+    let mut total: usize = inline.iter().map(|(_, body)| body.len()).sum();
+    inline.sort_by_key(|(place, body)| (std::cmp::Reverse(body.len()), *place));
+    let mut large = Vec::new();
+    for (place, body) in inline {
+        if body.len() <= item_max && total <= total_max {
+            break;
+        }
+        total -= body.len();
+        large.push((place, body.clone()));
+    }
+    large
+}
+
+#[cfg(test)]
+mod tests {
+    use tollgate_core::{EndpointName, OutboxEntry};
+
+    use super::*;
+
+    fn bodies(sizes: &[usize]) -> Vec<OutboxEntry> {
+        let to =
+            Destination { endpoint: EndpointName::new("e").unwrap(), partition: "p".try_into().unwrap() };
+        let entry = |size: &usize| OutboxEntry {
+            message_id: MessageId::from_bytes([0; 16]),
+            to: to.clone(),
+            message_type: MessageType::new("t").unwrap(),
+            headers: vec![],
+            body: Body::Inline(vec![0; *size].into()),
+            audience: Audience::Tollgate,
+            effects: vec![],
+        };
+        sizes.iter().map(entry).collect()
+    }
+
+    fn chosen(sizes: &[usize], item_max: usize, total_max: usize) -> Vec<usize> {
+        choose_large_bodies(&bodies(sizes), item_max, total_max).into_iter().map(|(place, _)| place).collect()
+    }
+
+    #[test]
+    fn bodies_over_the_limit_of_an_item_are_moved_and_then_the_largest_until_the_rest_fits() {
+        assert_eq!(chosen(&[10, 20, 30], 100, 100), Vec::<usize>::new());
+        assert_eq!(chosen(&[10, 101, 30], 100, 1000), [1]);
+        assert_eq!(chosen(&[40, 50, 60], 100, 100), [2]);
+        assert_eq!(chosen(&[40, 50, 60], 100, 50), [2, 1]);
+        assert_eq!(chosen(&[200, 50, 60], 100, 90), [0, 2]);
+    }
+}
