@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tollgate_core::{Delivery, Verdict, codec};
+use tollgate_core::{
+    Content, Delivery, Destination, Envelope, InvalidName, MessageId, MessageType, PartitionKey, Verdict, codec,
+};
 
 use crate::backoff::Backoff;
 use crate::engine::Engine;
+use crate::handler::{CheckedEndpoint, Foreign};
 use crate::lanes::{Job, LaneKey, MessageJob};
 
 /// Most messages taken from the broker at a time.
@@ -73,15 +77,38 @@ async fn room(window: &Arc<Semaphore>, concurrency: usize) -> Option<OwnedSemaph
     Some(permits)
 }
 
+/// What a broker message says: an envelope, or what the endpoint makes of a foreign one.
+fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, String> {
+    let error = match codec::decode_envelope(bytes) {
+        Ok(envelope) => return Ok(envelope),
+        Err(error) => error,
+    };
+    let Some(foreign) = &endpoint.foreign else {
+        return Err(format!("the broker message is not an envelope: {error}"));
+    };
+    let Foreign { id, partition, message_type, body } = foreign(bytes)
+        .map_err(|reason| format!("the broker message is neither an envelope ({error}) nor known: {reason}"))?;
+    let of_names = |error: InvalidName| format!("the foreign message {id}: {error}");
+    Ok(Envelope {
+        message_id: MessageId::from_name(endpoint.name.as_str(), &id),
+        to: Destination {
+            endpoint: endpoint.name.clone(),
+            partition: PartitionKey::new(partition).map_err(of_names)?,
+        },
+        message_type: MessageType::new(message_type).map_err(of_names)?,
+        headers: Vec::new(),
+        content: Content::Body(body),
+    })
+}
+
 fn admit(engine: &Arc<Engine>, endpoint: usize, delivery: Delivery, permit: OwnedSemaphorePermit) {
     let checked = &engine.endpoints[endpoint];
     let Delivery { envelope, receipt, delivery_count } = delivery;
-    let envelope = match codec::decode_envelope(&envelope) {
+    let envelope = match read(checked, &envelope) {
         Ok(envelope) => envelope,
-        Err(error) => {
+        Err(reason) => {
             engine.counters.dead_letters.add(1);
-            tracing::warn!(endpoint = %checked.name, %error, "a broker message is not an envelope: dead-lettered");
-            let reason = format!("the broker message is not an envelope: {error}");
+            tracing::warn!(endpoint = %checked.name, %reason, "a broker message is not an envelope: dead-lettered");
             return engine.broker.settle(endpoint, receipt, Verdict::DeadLetter { reason });
         }
     };

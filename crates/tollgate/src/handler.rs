@@ -51,6 +51,23 @@ pub struct Endpoint {
     pub(crate) preload: Vec<String>,
     pub(crate) concurrency: usize,
     pub(crate) store: Option<String>,
+    pub(crate) foreign: Option<ForeignReader>,
+}
+
+/// Makes sense of a broker message that is no envelope of Tollgate's.
+pub(crate) type ForeignReader = Box<dyn Fn(&Bytes) -> Result<Foreign, String> + Send + Sync>;
+
+/// A message of a producer that knows nothing of Tollgate: what its bytes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// What its producer recognises it by. It is deduplicated by this, so it must be the same in every copy.
+    pub id: String,
+    /// The partition that handles it.
+    pub partition: String,
+    /// The type that selects the handler, declared with [`Endpoint::on_tokenless`].
+    pub message_type: String,
+    /// The body, as JSON that the handler's message type understands.
+    pub body: Bytes,
 }
 
 /// Messages of one endpoint in flight at a time, unless it says otherwise.
@@ -65,6 +82,7 @@ impl Endpoint {
             preload: Vec::new(),
             concurrency: CONCURRENCY_DEFAULT,
             store: None,
+            foreign: None,
         }
     }
 
@@ -94,6 +112,18 @@ impl Endpoint {
         F: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         self.handlers.push((M::TYPE, Box::new(Typed { handler, message: PhantomData }), Some(deduplicate)));
+        self
+    }
+
+    /// Takes messages that are no envelopes of Tollgate's: from producers that know nothing of it. `read` says what such
+    /// bytes mean, or why they mean nothing; then they are dead-lettered. They carry no token, so their type must be
+    /// declared with [`Endpoint::on_tokenless`]; what their handlers send is deduplicated by token like everything else.
+    #[must_use]
+    pub fn foreign(
+        mut self,
+        read: impl Fn(&Bytes) -> Result<Foreign, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.foreign = Some(Box::new(read));
         self
     }
 
@@ -153,6 +183,7 @@ pub(crate) struct CheckedEndpoint {
     pub(crate) handlers: HashMap<MessageType, CheckedHandler, RandomState>,
     pub(crate) preload: Vec<ItemName>,
     pub(crate) concurrency: usize,
+    pub(crate) foreign: Option<ForeignReader>,
     /// Index of the store among the gate's.
     pub(crate) store: usize,
 }
@@ -180,6 +211,7 @@ impl CheckedEndpoint {
             }
         }
         let preload = endpoint.preload.iter().map(ItemName::new).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { name, handlers, preload, concurrency: endpoint.concurrency, store })
+        let Endpoint { concurrency, foreign, .. } = endpoint;
+        Ok(Self { name, handlers, preload, concurrency, foreign, store })
     }
 }

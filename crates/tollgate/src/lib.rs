@@ -36,7 +36,7 @@ pub use self::blob_reference::{BlobReference, IntoBlob};
 pub use self::edge::{Answer, Edge};
 pub use self::error::{HandlerError, TollgateError};
 pub use self::gate::{Gate, GateBuilder};
-pub use self::handler::{CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Message};
+pub use self::handler::{CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Foreign, Message};
 pub use self::runtime::Runtime;
 #[cfg(feature = "tokio-runtime")]
 pub use self::runtime::TokioRuntime;
