@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_core::{
-    Content, Delivery, Destination, Envelope, InvalidName, MessageId, MessageType, PartitionKey, Verdict, codec,
+    Content, Delivery, Destination, Envelope, InvalidName, MessageId, MessageType, PartitionKey, Verdict,
+    codec,
 };
 
 use crate::backoff::Backoff;
@@ -86,8 +87,9 @@ fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, String> {
     let Some(foreign) = &endpoint.foreign else {
         return Err(format!("the broker message is not an envelope: {error}"));
     };
-    let Foreign { id, partition, message_type, body } = foreign(bytes)
-        .map_err(|reason| format!("the broker message is neither an envelope ({error}) nor known: {reason}"))?;
+    let Foreign { id, partition, message_type, body } = foreign(bytes).map_err(|reason| {
+        format!("the broker message is neither an envelope ({error}) nor known: {reason}")
+    })?;
     let of_names = |error: InvalidName| format!("the foreign message {id}: {error}");
     Ok(Envelope {
         message_id: MessageId::from_name(endpoint.name.as_str(), &id),

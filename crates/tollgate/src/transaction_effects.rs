@@ -127,6 +127,21 @@ impl Tx {
         })
     }
 
+    /// Drops everything that was written or sent so far, as if the handler began anew: what it says is remembered, what it
+    /// has done is not. Of side effects that is not possible.
+    ///
+    /// # Errors
+    /// [`TollgateError::RequestRefused`] if there are side effects: fail instead, and they are cleaned up.
+    pub async fn discard(&self) -> Result<(), TollgateError> {
+        let effects = self.shared.effects.lock().await;
+        if effects.count > 0 {
+            let reason =
+                "changes can't be dropped alone where there are side effects: fail instead".to_owned();
+            return Err(TollgateError::RequestRefused { reason });
+        }
+        self.with_step(tollgate_core::processing::HandleStep::discard)
+    }
+
     /// What came of the side effect of a kind that the message carries. `None`: it carries none.
     pub fn carried(&self, kind: &str) -> Option<&Bytes> {
         self.shared.carried.iter().find(|(known, _)| known.as_str() == kind).map(|(_, content)| content)

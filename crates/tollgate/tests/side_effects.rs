@@ -126,7 +126,8 @@ struct Transfers {
 impl Transfers {
     fn step(&self, name: &EffectName, step: &'static str) -> Result<(), EffectError> {
         self.log.lock().unwrap().entry(name.to_string()).or_default().push(step);
-        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        {
             let reason = "the connection broke".to_owned();
             return Err(EffectError::Unavailable { name: name.clone(), reason });
         }
@@ -141,7 +142,7 @@ impl Transfers {
 struct Transfer(Arc<Transfers>, EffectKind);
 
 impl Transfer {
-    fn new(transfers: &Arc<Transfers>) -> Arc<dyn SideEffect> {
+    fn kind_of(transfers: &Arc<Transfers>) -> Arc<dyn SideEffect> {
         Arc::new(Self(Arc::clone(transfers), EffectKind::new("transfer").unwrap()))
     }
 }
@@ -211,7 +212,7 @@ async fn transfer(message: Start, failures: usize) -> (Vec<Vec<&'static str>>, A
     let transfers = Arc::new(Transfers { failures: failures.into(), ..Transfers::default() });
     let expected = if message.perform { 2 } else { 3 };
     let gate = gate(&store, &broker)
-        .side_effect(Transfer::new(&transfers))
+        .side_effect(Transfer::kind_of(&transfers))
         .endpoint(Endpoint::new("starter").on(start))
         .endpoint(Endpoint::new("follower").on(follow))
         .open()
@@ -251,13 +252,17 @@ async fn a_failed_preparation_is_cleaned_up_and_another_attempt_prepares_its_own
 async fn an_attempt_that_swallows_the_error_of_a_side_effect_or_forgets_one_does_not_commit() {
     for swallows in [true, false] {
         let (store, broker) = (memory_store(), broker());
-        let transfers = Arc::new(Transfers { failures: usize::from(swallows).into(), ..Transfers::default() });
+        let transfers =
+            Arc::new(Transfers { failures: usize::from(swallows).into(), ..Transfers::default() });
         let gate = gate(&store, &broker)
-            .side_effect(Transfer::new(&transfers))
+            .side_effect(Transfer::kind_of(&transfers))
             .deliveries_max(2)
             .endpoint(Endpoint::new("starter").on(move |tx: Tx, _: Start| async move {
                 let prepared = tx.prepare("transfer", "5 crowns").await;
-                assert!(tx.prepare("transfer", "").await.is_err(), "nothing is registered for a wrong intent");
+                assert!(
+                    tx.prepare("transfer", "").await.is_err(),
+                    "nothing is registered for a wrong intent"
+                );
                 tx.put(TOTAL, &1)?;
                 if let (Ok(transfer), true) = (prepared, swallows) {
                     tx.perform(transfer).await?;
@@ -285,8 +290,8 @@ async fn two_kinds_of_one_name_and_blobs_under_another_are_refused() {
     let (store, broker) = (memory_store(), broker());
     let transfers = Arc::new(Transfers::default());
     let twice = gate(&store, &broker)
-        .side_effect(Transfer::new(&transfers))
-        .side_effect(Transfer::new(&transfers))
+        .side_effect(Transfer::kind_of(&transfers))
+        .side_effect(Transfer::kind_of(&transfers))
         .open()
         .await;
     assert!(twice.err().unwrap().to_string().contains("two kinds of side effects with the name transfer"));
@@ -342,9 +347,8 @@ async fn a_streamed_blob_is_named_with_its_checksum_and_read_back_verified() {
 async fn a_foreign_message_enters_by_its_id_and_what_it_causes_goes_on_by_tokens() {
     let (store, broker) = (memory_store(), broker());
     let retention = Duration::from_secs(600);
-    let legacy = Endpoint::new("adder")
-        .on_tokenless(Deduplicate::ByIdentity { retention }, add)
-        .foreign(|bytes| {
+    let legacy =
+        Endpoint::new("adder").on_tokenless(Deduplicate::ByIdentity { retention }, add).foreign(|bytes| {
             let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
             let (id, amount) = text.split_once(' ').ok_or("it has no amount")?;
             Ok(Foreign {

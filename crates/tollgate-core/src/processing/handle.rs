@@ -137,6 +137,11 @@ impl HandleStep {
         &mut self.work
     }
 
+    /// Drops everything that the handler has written or sent so far.
+    pub fn discard(&mut self) {
+        self.work = UnitOfWork::new(self.input.message_id, self.input.endpoint.clone());
+    }
+
     /// An item as the handler sees it: its own changes, over those of the messages folded before, over the view.
     pub fn get(&self, name: &ItemName) -> Lookup {
         let known = self
