@@ -127,7 +127,7 @@ macro_rules! counts {
 counts! {
     deliveries, committed, commits, duplicates_by_cache, duplicates_by_store, duplicates_by_marker, conflicts,
     recoveries, retries, dead_letters, published, requests, replays, panics, load_calls, read_calls, commit_calls,
-    delete_calls,
+    delete_calls, effects_published, effects_cleaned_up, bodies_stored,
 }
 
 #[cfg(test)]

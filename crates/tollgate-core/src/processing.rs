@@ -16,7 +16,7 @@
 //! # fn envelope() -> (Envelope, bytes::Bytes) {
 //! #     let to = Destination { endpoint: "orders".try_into().unwrap(), partition: "order/1".try_into().unwrap() };
 //! #     let entry = OutboxEntry { message_id: MessageId::from_bytes([1; 16]), to, message_type: "Place".try_into().unwrap(),
-//! #         headers: vec![], body: Body::Inline("{}".into()), audience: Audience::Tollgate };
+//! #         headers: vec![], body: Body::Inline("{}".into()), audience: Audience::Tollgate, effects: vec![] };
 //! #     let sequence = Version::first(Incarnation(7)).sequence();
 //! #     let token = TokenRef { store: "main".try_into().unwrap(), partition: "shop".try_into().unwrap(), entry: EntryKey { sequence, index: 0 } };
 //! #     (entry.envelope(token, None), codec::encode_entry(&entry))
