@@ -212,6 +212,8 @@ pub struct Processing {
     maintenance: Maintenance,
     slots: Vec<Slot>,
     view: PartitionView,
+    /// Whether this processing has loaded the view itself.
+    is_loaded: bool,
     fold: Fold,
     /// Most messages in one fold: lowered to one when a store refuses a folded commit as too large.
     fold_max: usize,
@@ -250,6 +252,7 @@ impl Processing {
             maintenance: work.maintenance,
             slots,
             view: work.view.unwrap_or_default(),
+            is_loaded: false,
             fold: Fold::default(),
             fold_max: PENDING_MAX,
             room: 0,
@@ -276,11 +279,7 @@ impl Processing {
     /// Drops what was folded and loads the partition again: after a conflict or a lost answer.
     fn reload(mut self: Box<Self>, why: &str) -> Step {
         self.fold.clear();
-        for slot in &mut self.slots {
-            if matches!(slot.state, SlotState::Ready(_) | SlotState::Folded) {
-                slot.state = SlotState::Waiting;
-            }
-        }
+        self.handle_again();
         self.reloads += 1;
         if self.reloads > RELOADS_MAX {
             let reason = format!("{why} on partition {} {RELOADS_MAX} times in a row", self.partition);
@@ -288,6 +287,24 @@ impl Processing {
         }
         self.attempt = self.attempt.next_round();
         Step::Load(LoadStep(self))
+    }
+
+    /// What was handled has not been committed: it is handled again.
+    fn handle_again(&mut self) {
+        for slot in &mut self.slots {
+            if matches!(slot.state, SlotState::Ready(_) | SlotState::Folded | SlotState::Judged(_)) {
+                slot.state = SlotState::Waiting;
+            }
+        }
+    }
+
+    /// The state on which handlers have judged is the partition's.
+    fn confirm_judgements(&mut self) {
+        for slot in &mut self.slots {
+            if let SlotState::Judged(disposition) = &slot.state {
+                slot.state = SlotState::Settled(disposition.clone());
+            }
+        }
     }
 
     /// Puts back every message that has no disposition yet and forgets the partition.
@@ -300,7 +317,7 @@ impl Processing {
         for slot in &mut self.slots {
             match slot.state {
                 SlotState::Settled(_) | SlotState::TwinOf(_) => {}
-                SlotState::Waiting | SlotState::Ready(_) | SlotState::Folded => {
+                SlotState::Waiting | SlotState::Ready(_) | SlotState::Folded | SlotState::Judged(_) => {
                     slot.state = SlotState::Settled(Disposition::Retry { reason: reason.to_owned() });
                 }
             }
@@ -315,6 +332,13 @@ impl Processing {
                     let disposition = match (&slot.incoming, &dispositions[*first]) {
                         // Whoever asks again is answered from the stored response, by the next processing.
                         (Incoming::Request(_), Disposition::Committed) => Disposition::Postponed,
+                        // Only its own handler knows what it finds at a position that was left.
+                        (Incoming::Request(request), disposition)
+                            if request.key().is_none()
+                                && !matches!(disposition, Disposition::Retry { .. }) =>
+                        {
+                            Disposition::Postponed
+                        }
                         (_, disposition) => Disposition::clone(disposition),
                     };
                     for task in &mut self.completions {
@@ -328,7 +352,7 @@ impl Processing {
                     SlotState::Settled(disposition) => disposition,
                     _ => unreachable!("the state was just matched"),
                 },
-                SlotState::Waiting | SlotState::Ready(_) | SlotState::Folded => {
+                SlotState::Waiting | SlotState::Ready(_) | SlotState::Folded | SlotState::Judged(_) => {
                     unreachable!("a processing settles only when each of its messages has a disposition")
                 }
             };

@@ -129,6 +129,7 @@ impl CommitStep {
                     .push(CompletionTask::of_commit(pending, outputs).for_slot(member.slot));
             }
         }
+        processing.confirm_judgements();
         for place in std::mem::take(&mut processing.fold.fencing) {
             processing.slots[place].state = SlotState::Settled(Disposition::Visited);
         }
@@ -231,14 +232,12 @@ impl Processing {
         self.view.control.as_ref().map(|control| control.version)
     }
 
-    /// Takes the fold apart; its messages are handled again. The partition has not changed.
+    /// Takes the fold apart; its messages are handled again, by a new attempt: what the handlers have registered so far is
+    /// a lost attempt's. The partition has not changed.
     fn unfold(&mut self) {
         self.fold.clear();
-        for slot in &mut self.slots {
-            if matches!(slot.state, SlotState::Folded | SlotState::Ready(_)) {
-                slot.state = SlotState::Waiting;
-            }
-        }
+        self.handle_again();
+        self.attempt = self.attempt.next_round();
     }
 
     /// Whether a commit is worth making merely to tidy the control record.
@@ -282,7 +281,11 @@ impl Processing {
             }
             let is_decided = members.contains(&registration.message_id);
             if is_decided && registration.attempt == self.attempt && !mutated!(CondemnsTheWinner) {
-                // It is the committed attempt's: the side effect stays, and nobody may clean it up.
+                // The committed handler's side effects stay, and nobody may clean them up. Another's, for the same message
+                // id, are on the list of what is to be cleaned up, and registered until they are.
+                if self.fold.members.iter().all(|member| !member.registered.contains(&registration.name)) {
+                    registrations.push(registration.clone());
+                }
                 continue;
             }
             let mut registration = registration.clone();

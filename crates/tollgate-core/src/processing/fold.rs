@@ -7,7 +7,7 @@ use super::incoming::{Incoming, RequestDeduplication, Tokenless};
 use crate::codec;
 use crate::completion::CleanUp;
 use crate::control_record::{Origin, OutputRange};
-use crate::ids::{AttemptId, DeduplicationKey};
+use crate::ids::{AttemptId, DeduplicationKey, EffectName};
 use crate::limits::{LimitExceeded, StoreLimits};
 use crate::outbox_entry::OutboxEntry;
 use crate::partition_view::Items;
@@ -48,6 +48,14 @@ pub(super) struct Member {
     pub(super) record: Option<RecordWrite>,
     /// The side effects that the message carried.
     pub(super) carried: Vec<AttachedEffect>,
+    /// The side effects that its handler registered: they stay when this is committed.
+    pub(super) registered: Vec<EffectName>,
+}
+
+/// What a handler that succeeded has done.
+pub(super) struct Effort<'a> {
+    pub(super) work: UnitOfWork,
+    pub(super) registered: &'a [EffectName],
 }
 
 impl Fold {
@@ -57,10 +65,11 @@ impl Fold {
         slot: usize,
         incoming: &Incoming,
         input: &HandlerInput,
-        work: UnitOfWork,
+        effort: Effort<'_>,
         attempt: AttemptId,
         limits: &StoreLimits,
     ) -> Result<(), LimitExceeded> {
+        let Effort { work, registered } = effort;
         let record = record_of(incoming, &work);
         let encoded: Vec<Bytes> = work.outgoing.iter().map(codec::encode_entry).collect();
         let added = self.measure(&work, &encoded, record.as_ref(), limits)?;
@@ -83,7 +92,8 @@ impl Fold {
             None => Origin::Attempt { attempt, message_id },
         };
         let carried = input.effects.clone();
-        self.members.push(Member { slot, origin, outputs: OutputRange { first, count }, record, carried });
+        let (outputs, registered) = (OutputRange { first, count }, registered.to_vec());
+        self.members.push(Member { slot, origin, outputs, record, carried, registered });
         Ok(())
     }
 

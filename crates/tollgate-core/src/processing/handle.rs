@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::commit::{NextControl, register_commit};
-use super::incoming::{Request, SlotState};
+use super::fold::Effort;
+use super::incoming::{Request, Slot, SlotState};
 use super::{CommitStep, Disposition, Processing, Remember, Step, WakeUpStep};
 use crate::completion::{Afterwards, CleanUp};
 use crate::control_record::{ControlRecord, REGISTRATIONS_MAX, Registration, RegistrationState};
@@ -26,6 +27,8 @@ pub struct HandleStep {
     input: Arc<HandlerInput>,
     work: UnitOfWork,
     registering: Option<ControlRecord>,
+    /// The side effects that this run of the handler has registered.
+    registered: Vec<EffectName>,
 }
 
 /// What a handler gets.
@@ -205,6 +208,8 @@ impl HandleStep {
     pub fn registered(&mut self, answer: &Result<CommitOutcome, StoreError>) -> Result<(), Lost> {
         match (self.registering.take(), answer) {
             (Some(control), Ok(CommitOutcome::Committed { session })) => {
+                let own = control.registrations.last().expect("a registration was added to this record");
+                self.registered.push(own.name.clone());
                 self.processing.view.control = Some(control);
                 self.processing.view.session = session.clone().map(Arc::new);
                 Ok(())
@@ -215,12 +220,12 @@ impl HandleStep {
 
     /// The handler has succeeded: its changes are folded into the commit.
     pub fn succeeded(self) -> Step {
-        let Self { mut processing, slot, input, work, .. } = self;
+        let Self { mut processing, slot, input, work, registered, .. } = self;
         match processing.fold.try_add(
             slot,
             &processing.slots[slot].incoming,
             &input,
-            work,
+            Effort { work, registered: &registered },
             processing.attempt,
             &processing.limits,
         ) {
@@ -228,12 +233,12 @@ impl HandleStep {
             Err(limit) if processing.fold.members.is_empty() => {
                 let reason = format!("message {}: {limit}", input.message_id);
                 processing.slots[slot].state = SlotState::Settled(Disposition::DeadLetter { reason });
-                processing.abandon_effects(input.message_id);
+                processing.abandon_effects(&registered);
             }
             Err(_) => {
                 // Full: commit what there is; this message's handler will run again, in the next processing.
                 processing.slots[slot].state = SlotState::Settled(Disposition::Postponed);
-                processing.abandon_effects(input.message_id);
+                processing.abandon_effects(&registered);
                 processing.fold_max = processing.fold.members.len();
             }
         }
@@ -243,24 +248,27 @@ impl HandleStep {
     /// The handler has found, by what it keeps in the partition, that the request was executed before: it is answered again, and
     /// nothing is committed.
     pub fn replayed(self, response: Bytes) -> Step {
-        let Self { mut processing, slot, input, .. } = self;
-        processing.slots[slot].state = SlotState::Settled(Disposition::Replayed(response));
-        processing.abandon_effects(input.message_id);
+        let Self { mut processing, slot, registered, .. } = self;
+        let disposition = Disposition::Replayed(response);
+        // What a message folded before has left behind is not there before the fold is committed.
+        let is_certain = processing.fold.members.is_empty();
+        processing.slots[slot].state =
+            if is_certain { SlotState::Settled(disposition) } else { SlotState::Judged(disposition) };
+        processing.abandon_effects(&registered);
         processing.handle_next()
     }
 
     /// The handler has failed: its changes are dropped.
     pub fn failed(self, failure: Failure) -> Step {
-        let Self { mut processing, slot, input, work, .. } = self;
+        let Self { mut processing, slot, work, registered, .. } = self;
         if mutated!(KeepsChangesOfFailedHandlers) {
             processing.fold.changes.apply(work.changes);
         }
-        let disposition = match failure {
-            Failure::Passing { reason } => Disposition::Retry { reason },
-            Failure::Permanent { reason } => Disposition::DeadLetter { reason },
+        processing.slots[slot].state = match failure {
+            Failure::Passing { reason } => SlotState::Settled(Disposition::Retry { reason }),
+            Failure::Permanent { reason } => SlotState::Judged(Disposition::DeadLetter { reason }),
         };
-        processing.slots[slot].state = SlotState::Settled(disposition);
-        processing.abandon_effects(input.message_id);
+        processing.abandon_effects(&registered);
         processing.handle_next()
     }
 
@@ -290,11 +298,24 @@ impl Processing {
         };
         let input = Arc::clone(input);
         let work = UnitOfWork::new(input.message_id, input.endpoint.clone());
-        Step::Handle(HandleStep { processing: self, slot, input, work, registering: None })
+        Step::Handle(HandleStep {
+            processing: self,
+            slot,
+            input,
+            work,
+            registering: None,
+            registered: Vec::new(),
+        })
     }
 
-    fn finish_fold(self: Box<Self>) -> Step {
+    fn finish_fold(mut self: Box<Self>) -> Step {
         if self.fold.members.is_empty() && self.fold.fencing.is_empty() && !self.needs_tidying() {
+            let is_judged = |slot: &Slot| matches!(slot.state, SlotState::Judged(_));
+            if !self.is_loaded && self.slots.iter().any(is_judged) {
+                // No commit will tell whether the view was still right, and a refusal is for ever.
+                return self.reload("a handler refused a message on a cached view");
+            }
+            self.confirm_judgements();
             return self.settle(Remember::View);
         }
         match WakeUpStep::of_requests(self) {
@@ -303,18 +324,18 @@ impl Processing {
         }
     }
 
-    /// Side effects that this attempt registered for a message whose handler failed: they are deleted outside the lock,
-    /// and their registrations leave with the next commit.
-    fn abandon_effects(&mut self, message_id: MessageId) {
+    /// Side effects that a handler registered whose changes are dropped: they are deleted outside the lock, and their
+    /// registrations leave with the next commit. By name, because another message of the fold may have the same id.
+    fn abandon_effects(&mut self, names: &[EffectName]) {
         if mutated!(ForgetsRegistrations) {
             if let Some(control) = &mut self.view.control {
-                control.registrations.retain(|registration| registration.message_id != message_id);
+                control.registrations.retain(|registration| !names.contains(&registration.name));
             }
             return;
         }
         let Some(control) = &self.view.control else { return };
         let own = control.registrations.iter().filter(|registration| {
-            registration.message_id == message_id && registration.attempt == self.attempt
+            registration.attempt == self.attempt && names.contains(&registration.name)
         });
         self.fold.clean_ups.extend(own.map(|registration| CleanUp::of(registration, Afterwards::Drop)));
     }

@@ -101,7 +101,11 @@ impl Incoming {
                     (Some(_), None) | (None, Some(_)) => false,
                 }
             }
-            (Self::Request(a), Self::Request(b)) => a.key().is_some() && a.key() == b.key(),
+            (Self::Request(a), Self::Request(b)) => match (a.key(), b.key()) {
+                (Some(a), Some(b)) => a == b,
+                (None, None) => a.message_id == b.message_id && a.endpoint == b.endpoint,
+                (Some(_), None) | (None, Some(_)) => false,
+            },
             _ => false,
         }
     }
@@ -130,6 +134,9 @@ pub(super) enum SlotState {
     Ready(Arc<HandlerInput>),
     /// Its handler has succeeded; its changes are part of the next commit.
     Folded,
+    /// Its handler has refused it for ever, or has answered from what it found, on a state with uncommitted changes or on a
+    /// cached one: to be believed when that state turns out to be the partition's.
+    Judged(Disposition),
     /// The same message as an earlier one, with which it shares its fate.
     TwinOf(usize),
     /// It is decided.

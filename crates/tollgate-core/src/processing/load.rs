@@ -34,6 +34,7 @@ impl LoadStep {
                 return processing.give_up(&reason);
             }
         };
+        processing.is_loaded = true;
         processing.view = PartitionView {
             control,
             items: loaded.items.into_iter().collect(),

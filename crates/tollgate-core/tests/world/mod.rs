@@ -308,6 +308,10 @@ pub fn add(mut handle: HandleStep) -> Step {
     handle.unit_of_work().put(item(), ItemValue::Json((count + 1).to_string().into()));
     let audience = match body.as_str() {
         "fail" => return handle.failed(Failure::Passing { reason: "it fails".into() }),
+        "only before all" if count > 0 => return handle.failed(Failure::Permanent { reason: "late".into() }),
+        "only after another" if count == 0 => {
+            return handle.failed(Failure::Permanent { reason: "early".into() });
+        }
         "poison" => return handle.failed(Failure::Permanent { reason: "it is poison".into() }),
         "send" => Audience::Tollgate,
         "send external" => Audience::External,
