@@ -15,14 +15,11 @@ fn is_commit(step: &Step) -> bool {
 }
 
 fn request(id: MessageId) -> Incoming {
-    Incoming::Request(
-        Request {
-            message_id: id,
-            endpoint: "counter".try_into().unwrap(),
-            deduplication: RequestDeduplication::ByState,
-        }
-        .into(),
-    )
+    Incoming::Request(Request {
+        message_id: id,
+        endpoint: "counter".try_into().unwrap(),
+        deduplication: RequestDeduplication::ByState,
+    })
 }
 
 #[test]

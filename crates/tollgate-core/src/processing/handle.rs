@@ -26,7 +26,7 @@ pub struct HandleStep {
     slot: usize,
     input: Arc<HandlerInput>,
     work: UnitOfWork,
-    registering: Option<ControlRecord>,
+    registering: Option<(ControlRecord, EffectName)>,
     /// The side effects that this run of the handler has registered.
     registered: Vec<EffectName>,
 }
@@ -191,12 +191,12 @@ impl HandleStep {
             message_id: self.input.message_id,
             attempt: self.processing.attempt,
             kind,
-            name,
+            name: name.clone(),
             deadline_ms,
             state: RegistrationState::Open,
         });
         let commit = register_commit(&self.processing, &control);
-        self.registering = Some(control);
+        self.registering = Some((control, name));
         Ok(commit)
     }
 
@@ -207,9 +207,8 @@ impl HandleStep {
     /// [`HandleStep::lost`].
     pub fn registered(&mut self, answer: &Result<CommitOutcome, StoreError>) -> Result<(), Lost> {
         match (self.registering.take(), answer) {
-            (Some(control), Ok(CommitOutcome::Committed { session })) => {
-                let own = control.registrations.last().expect("a registration was added to this record");
-                self.registered.push(own.name.clone());
+            (Some((control, name)), Ok(CommitOutcome::Committed { session })) => {
+                self.registered.push(name);
                 self.processing.view.control = Some(control);
                 self.processing.view.session = session.clone().map(Arc::new);
                 Ok(())

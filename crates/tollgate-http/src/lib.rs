@@ -1,0 +1,36 @@
+//! Exactly-once HTTP (design sections 5 and 6): where a system that processes messages exactly once meets people and other
+//! systems.
+//!
+//! - [`server`]: `PUT` stores a request, `POST` executes it exactly once, `GET` returns its response, `DELETE` removes all
+//!   trace. A router that mounts into any axum app.
+//! - [`client`]: the other end, as a side effect of a handler: a call, and a message that follows it up with the response.
+//! - [`edge`]: one request, recognised by its `Idempotency-Key`, in one commit: as a layer for axum's routes, and as a plain
+//!   function.
+//!
+//! Nothing here decides about deduplication by itself: whatever is executed once is executed by `tollgate`'s edge.
+
+#[cfg(any(feature = "server", feature = "edge"))]
+mod body;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "edge")]
+pub mod edge;
+mod frame;
+mod problem;
+mod request_id;
+#[cfg(feature = "server")]
+pub mod server;
+mod stored_response;
+
+pub use self::problem::{Problem, ProblemKind};
+pub use self::request_id::{InvalidRequestId, RequestId};
+pub use self::stored_response::Response;
+
+/// Says that a response is a repetition: the request had been executed before.
+pub const IDEMPOTENT_REPLAYED: http::HeaderName = http::HeaderName::from_static("idempotent-replayed");
+
+/// Says that a response is the stored one, for good, whatever its status is; and not a server's or a proxy's own complaint.
+pub const TOLLGATE_RESPONSE: http::HeaderName = http::HeaderName::from_static("tollgate-response");
+
+/// The value of [`TOLLGATE_RESPONSE`].
+pub const STORED: http::HeaderValue = http::HeaderValue::from_static("stored");

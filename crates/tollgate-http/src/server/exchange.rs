@@ -1,0 +1,456 @@
+//! The four steps of exactly-once HTTP on top of the edge: store, execute, read, remove. Each is idempotent and each may be cut
+//! off anywhere. How they look as HTTP is told in [`super::routes`].
+//!
+//! A request lies in one of the shelves, partitions of their own; its response lies in the partition that executed it, put
+//! there by the same commit, and is the marker of the execution. What keeps a late copy of `POST` from executing what was
+//! removed: the execution reads the shelf *after* it has loaded its partition, and the removal first marks the shelf, then
+//! commits to that partition. So either the execution sees the mark, or its commit conflicts with the removal's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tollgate::core::blobs::{BlobStream, collect};
+use tollgate::core::{EffectName, PartitionKey};
+use tollgate::{Answer, BlobReference, Edge, HandlerError, TollgateError, Tx};
+
+use super::stored_request::{RequestState, StoredRequest, request_item, response_item, shelf, shelf_of};
+use super::{Authenticate, Caller, Handler, Limits, PartitionOf, Request, Response, Tombstones, unknown};
+use crate::problem::{Problem, ProblemKind};
+use crate::request_id::RequestId;
+use crate::stored_response::StoredResponse;
+
+/// The item of a shelf that lists its requests, where they are tracked.
+const INDEX: &str = "index";
+
+/// Everything that a server was put together from.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    pub(super) edge: Edge,
+    pub(super) partition: PartitionOf,
+    pub(super) handler: Handler,
+    pub(super) authenticate: Authenticate,
+    pub(super) limits: Limits,
+    pub(super) tombstones: Tombstones,
+}
+
+/// What came of `PUT`.
+pub(super) enum Stored {
+    New { incarnation: String },
+    Again { incarnation: String },
+}
+
+/// A stored response on its way out.
+pub(super) struct Answered {
+    pub(super) response: StoredResponse,
+    /// The body, where it is a blob.
+    pub(super) blob: Option<(u64, BlobStream)>,
+    pub(super) replayed: bool,
+}
+
+impl Exchange {
+    /// `PUT`: from now on the request can be executed.
+    pub(super) async fn store(&self, request: Request) -> Result<Stored, Problem> {
+        let bad = |reason: String| Problem::new(ProblemKind::BadRequest, reason);
+        let partition = (self.partition)(&request).map_err(bad)?;
+        PartitionKey::new(&partition).map_err(|error| bad(error.to_string()))?;
+        let (id, caller, body) = (request.id, request.caller.clone(), request.body.clone());
+        let stored = StoredRequest::new(&request, partition, now_ms());
+        let fingerprint = stored.head.fingerprint.clone();
+        let in_blob = self.is_for_a_blob(&body);
+        let (place, is_tracked) = (self.shelf(id), self.limits.is_tracked);
+        if self.tombstones.has(id) {
+            // A copy that was held up: stored again it would be nobody's.
+            return Err(deleted(id));
+        }
+        let put = move |tx: Tx| {
+            let (mut stored, body) = (stored.clone(), body.clone());
+            async move {
+                let item = request_item(id);
+                if let Some(known) = tx.get_bytes(&item).await? {
+                    return Ok(Answer::Replayed(known));
+                }
+                if in_blob {
+                    stored.head.blob = Some(tx.put_blob("requests/", body).await?);
+                    stored.body = Bytes::new();
+                }
+                if is_tracked {
+                    let mut index: Index = tx.get(INDEX).await?.unwrap_or_default();
+                    index.insert(id.to_string(), stored.head.stored_at_ms);
+                    tx.put(INDEX, &index)?;
+                }
+                tx.put_bytes(&item, stored.encode())?;
+                Ok(Answer::Executed(stored.head.incarnation.into()))
+            }
+        };
+        let step = format!("store/{id}/{}", RequestId::random());
+        let known = match self.edge.advance_bytes(&place, &step, put).await.map_err(|e| failed(id, &e))? {
+            Answer::Executed(incarnation) => {
+                return Ok(Stored::New { incarnation: String::from_utf8_lossy(&incarnation).into_owned() });
+            }
+            Answer::Replayed(known) => decoded(id, StoredRequest::decode(&known))?,
+        };
+        if !known.is_of(&caller) || !is_same(&known.head.fingerprint, &fingerprint) {
+            let detail = format!("another request is stored under {id}: draw a new id");
+            return Err(Problem::new(ProblemKind::IdInUse, detail));
+        }
+        match known.head.state {
+            RequestState::Stored => Ok(Stored::Again { incarnation: known.head.incarnation }),
+            RequestState::Deleting => Err(deleted(id)),
+        }
+    }
+
+    /// `POST`: executes the request unless it was executed before. `meant`: which incarnation the caller means.
+    pub(super) async fn execute(
+        self: &Arc<Self>,
+        id: RequestId,
+        caller: &Caller,
+        meant: Option<&Meant>,
+    ) -> Result<Answered, Problem> {
+        let stored = self.stored(id, caller, meant).await?;
+        let incarnation = stored.head.incarnation.clone();
+        let partition = stored.head.partition.clone();
+        let body = match &stored.head.blob {
+            None => stored.body.clone(),
+            Some(blob) => self.whole(id, blob).await?,
+        };
+        let content_type = stored.head.content_type.clone();
+        let request = Request { id, caller: caller.clone(), content_type, body };
+        let step = format!("{id}/{incarnation}");
+        let attempt = {
+            let (exchange, incarnation) = (Arc::clone(self), incarnation.clone());
+            move |tx: Tx| {
+                let (exchange, incarnation) = (Arc::clone(&exchange), incarnation.clone());
+                let request = request.clone();
+                async move {
+                    if let Some(known) = exchange.settled(&tx, id, &incarnation).await? {
+                        return Ok(Answer::Replayed(known));
+                    }
+                    let response = (exchange.handler)(tx.clone(), request).await?;
+                    exchange.keep(&tx, id, incarnation, &response).await
+                }
+            }
+        };
+        let answer = match self.edge.advance_bytes(&partition, &step, attempt).await {
+            // For good: this is the answer then, and nothing else of the handler is kept.
+            Err(TollgateError::RequestRefused { reason }) => {
+                let refusal = Problem::new(ProblemKind::Refused, reason).response();
+                let (exchange, incarnation) = (Arc::clone(self), incarnation.clone());
+                let refuse = move |tx: Tx| {
+                    let (exchange, incarnation) = (Arc::clone(&exchange), incarnation.clone());
+                    let refusal = refusal.clone();
+                    async move {
+                        if let Some(known) = exchange.settled(&tx, id, &incarnation).await? {
+                            return Ok(Answer::Replayed(known));
+                        }
+                        exchange.keep(&tx, id, incarnation, &refusal).await
+                    }
+                };
+                self.edge.advance_bytes(&partition, &format!("refuse/{step}"), refuse).await
+            }
+            other => other,
+        };
+        let (bytes, replayed) = match answer.map_err(|error| failed(id, &error))? {
+            Answer::Executed(bytes) => (bytes, false),
+            Answer::Replayed(bytes) => (bytes, true),
+        };
+        if bytes.is_empty() {
+            return Err(deleted(id));
+        }
+        let response = decoded(id, StoredResponse::decode(&bytes))?;
+        self.answered(id, response, &incarnation, replayed).await
+    }
+
+    /// `GET`: the response, if there is one.
+    pub(super) async fn read(
+        &self,
+        id: RequestId,
+        caller: &Caller,
+        meant: Option<&Meant>,
+    ) -> Result<Answered, Problem> {
+        let stored = self.stored(id, caller, meant).await?;
+        let read = self.edge.read(&stored.head.partition, &response_item(id)).await;
+        let Some(bytes) = read.map_err(|error| failed(id, &error))? else {
+            let detail = format!("request {id} is stored: execute it with POST");
+            return Err(Problem::new(ProblemKind::NotExecuted, detail));
+        };
+        let response = decoded(id, StoredResponse::decode(&bytes))?;
+        self.answered(id, response, &stored.head.incarnation, true).await
+    }
+
+    /// `DELETE`: all trace.
+    pub(super) async fn delete(
+        &self,
+        id: RequestId,
+        caller: &Caller,
+        meant: Option<&Meant>,
+    ) -> Result<(), Problem> {
+        let known = self.known(id).await?;
+        let stored = known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id))?;
+        check_incarnation(id, &stored, meant)?;
+        self.remove(id, stored).await
+    }
+
+    /// Removes a request, whosever it is. Repeating it goes on where it was cut off.
+    pub(super) async fn remove(&self, id: RequestId, stored: StoredRequest) -> Result<(), Problem> {
+        let of_store = |error: TollgateError| failed(id, &error);
+        let place = self.shelf(id);
+        let incarnation = stored.head.incarnation.clone();
+        let mark = {
+            let incarnation = incarnation.clone();
+            move |tx: Tx| {
+                let incarnation = incarnation.clone();
+                async move {
+                    let Some(mut stored) = same(&tx, id, &incarnation).await? else {
+                        return Ok(nothing_to_do());
+                    };
+                    if stored.head.state == RequestState::Deleting {
+                        return Ok(nothing_to_do());
+                    }
+                    stored.head.state = RequestState::Deleting;
+                    tx.put_bytes(&request_item(id), stored.encode())?;
+                    Ok(Answer::Executed(Bytes::new()))
+                }
+            }
+        };
+        let step = format!("{id}/{incarnation}");
+        self.edge.advance_bytes(&place, &format!("mark/{step}"), mark).await.map_err(of_store)?;
+        // From here on nobody begins to execute it, and whoever has begun conflicts with this commit or comes before it.
+        let mut removed: Option<EffectName> = None;
+        loop {
+            let known = removed.clone();
+            let forget = move |tx: Tx| {
+                let known = known.clone();
+                async move {
+                    let Some(bytes) = tx.get_bytes(&response_item(id)).await? else {
+                        return Ok(Answer::Executed(Bytes::new()));
+                    };
+                    let response = StoredResponse::decode(&bytes)?;
+                    if let Some(blob) = response.head.blob
+                        && known.as_ref() != Some(blob.name())
+                    {
+                        // The blob first: once the marker is gone nobody knows its name.
+                        return Ok(Answer::Replayed(blob.name().as_str().to_owned().into()));
+                    }
+                    tx.delete(&response_item(id))?;
+                    Ok(Answer::Executed(Bytes::new()))
+                }
+            };
+            let step = format!("forget/{step}/{}", RequestId::random());
+            let forgotten = self.edge.advance_bytes(&stored.head.partition, &step, forget).await;
+            match forgotten.map_err(of_store)? {
+                Answer::Executed(_) => break,
+                Answer::Replayed(name) => {
+                    let name = EffectName::new(String::from_utf8_lossy(&name))
+                        .map_err(|error| damaged(id, &error))?;
+                    self.edge.delete_blob(&name).await.map_err(of_store)?;
+                    removed = Some(name);
+                }
+            }
+        }
+        if let Some(blob) = &stored.head.blob {
+            self.edge.delete_blob(blob.name()).await.map_err(of_store)?;
+        }
+        let is_tracked = self.limits.is_tracked;
+        let clear = move |tx: Tx| {
+            let incarnation = incarnation.clone();
+            async move {
+                if same(&tx, id, &incarnation).await?.is_none() {
+                    return Ok(nothing_to_do());
+                }
+                if is_tracked {
+                    let mut index: Index = tx.get(INDEX).await?.unwrap_or_default();
+                    index.remove(&id.to_string());
+                    if index.is_empty() { tx.delete(INDEX)? } else { tx.put(INDEX, &index)? }
+                }
+                tx.delete(&request_item(id))?;
+                Ok(Answer::Executed(Bytes::new()))
+            }
+        };
+        self.edge.advance_bytes(&place, &format!("clear/{step}"), clear).await.map_err(of_store)?;
+        self.tombstones.add(id);
+        Ok(())
+    }
+
+    /// The requests of one shelf, with when they were stored, if they are tracked.
+    pub(super) async fn index(&self, number: u16) -> Result<Index, TollgateError> {
+        let place = shelf_of(self.edge.endpoint().as_str(), number);
+        let Some(bytes) = self.edge.read(&place, INDEX).await? else { return Ok(Index::new()) };
+        serde_json::from_slice(&bytes).map_err(|error| TollgateError::RequestRefused {
+            reason: format!("the index of shelf {place} is damaged ({error}): restore it from a backup"),
+        })
+    }
+
+    /// The request as it is stored now, whosever it is and whatever its state.
+    pub(super) async fn known(&self, id: RequestId) -> Result<Option<StoredRequest>, Problem> {
+        let read = self.edge.read(&self.shelf(id), &request_item(id)).await;
+        let bytes = read.map_err(|error| failed(id, &error))?;
+        bytes.map(|bytes| decoded(id, StoredRequest::decode(&bytes))).transpose()
+    }
+
+    /// The caller's stored request.
+    async fn stored(
+        &self,
+        id: RequestId,
+        caller: &Caller,
+        meant: Option<&Meant>,
+    ) -> Result<StoredRequest, Problem> {
+        let known = self.known(id).await?;
+        let stored = known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id))?;
+        check_incarnation(id, &stored, meant)?;
+        match stored.head.state {
+            RequestState::Stored => Ok(stored),
+            RequestState::Deleting => Err(deleted(id)),
+        }
+    }
+
+    /// What an execution finds that comes too late: the response, or nothing if the request was removed. `None`: it is to go on.
+    async fn settled(
+        &self,
+        tx: &Tx,
+        id: RequestId,
+        incarnation: &str,
+    ) -> Result<Option<Bytes>, HandlerError> {
+        if let Some(known) = tx.get_bytes(&response_item(id)).await? {
+            return Ok(Some(known));
+        }
+        // Never from memory and never before the line above: see the top of this file.
+        let known = self.edge.read(&self.shelf(id), &request_item(id)).await?;
+        let is_there = match known {
+            None => false,
+            Some(bytes) => {
+                let StoredRequest { head, .. } = StoredRequest::decode(&bytes)?;
+                head.incarnation == incarnation && head.state == RequestState::Stored
+            }
+        };
+        Ok(if is_there { None } else { Some(Bytes::new()) })
+    }
+
+    /// Puts the response next to what the handler has done.
+    async fn keep(
+        &self,
+        tx: &Tx,
+        id: RequestId,
+        incarnation: String,
+        response: &Response,
+    ) -> Result<Answer, HandlerError> {
+        if response.status().is_informational() {
+            let status = response.status();
+            return Err(HandlerError::permanent(format!(
+                "the handler answers with {status}, which ends nothing"
+            )));
+        }
+        let stored = if self.is_for_a_blob(response.body()) {
+            let blob = tx.put_blob("responses/", response.body().clone()).await?;
+            StoredResponse::in_blob(incarnation, response, blob)
+        } else {
+            StoredResponse::inline(incarnation, response)
+        };
+        let bytes = stored.encode();
+        tx.put_bytes(&response_item(id), bytes.clone())?;
+        Ok(Answer::Executed(bytes))
+    }
+
+    async fn answered(
+        &self,
+        id: RequestId,
+        response: StoredResponse,
+        incarnation: &str,
+        replayed: bool,
+    ) -> Result<Answered, Problem> {
+        if response.head.answers != incarnation {
+            // Removed and stored again, between two reads.
+            return Err(unknown(id));
+        }
+        let blob = match &response.head.blob {
+            None => None,
+            Some(blob) => {
+                let content = self.edge.read_blob(blob).await.map_err(|error| failed(id, &error))?;
+                Some((blob.bytes(), content.ok_or_else(|| deleted(id))?))
+            }
+        };
+        Ok(Answered { response, blob, replayed })
+    }
+
+    async fn whole(&self, id: RequestId, blob: &BlobReference) -> Result<Bytes, Problem> {
+        let content = self.edge.read_blob(blob).await.map_err(|error| failed(id, &error))?;
+        let content = content.ok_or_else(|| deleted(id))?;
+        let collected = collect(blob.name(), content, usize::MAX).await;
+        collected.map_err(|error| failed(id, &error.into()))
+    }
+
+    fn is_for_a_blob(&self, body: &Bytes) -> bool {
+        body.len() > self.limits.inline_bytes_max && self.edge.has_blobs()
+    }
+
+    fn shelf(&self, id: RequestId) -> String {
+        shelf(self.edge.endpoint().as_str(), id, self.limits.shelves)
+    }
+
+    fn missing(&self, id: RequestId) -> Problem {
+        if self.tombstones.has(id) { deleted(id) } else { unknown(id) }
+    }
+}
+
+/// Requests of a shelf, with when they were stored, in milliseconds since the Unix epoch.
+pub(super) type Index = BTreeMap<String, u64>;
+
+/// Which incarnations a caller means (`If-Match`).
+pub(super) struct Meant(pub(super) Vec<String>);
+
+/// The stored request, as the transaction sees it, if it is the incarnation.
+async fn same(tx: &Tx, id: RequestId, incarnation: &str) -> Result<Option<StoredRequest>, HandlerError> {
+    let Some(bytes) = tx.get_bytes(&request_item(id)).await? else { return Ok(None) };
+    let stored = StoredRequest::decode(&bytes)?;
+    Ok(Some(stored).filter(|stored| stored.head.incarnation == incarnation))
+}
+
+fn nothing_to_do() -> Answer {
+    Answer::Replayed(Bytes::new())
+}
+
+fn check_incarnation(id: RequestId, stored: &StoredRequest, meant: Option<&Meant>) -> Result<(), Problem> {
+    match meant {
+        Some(Meant(tags)) if !tags.iter().any(|tag| is_same(tag, &stored.head.incarnation)) => {
+            let detail = format!("request {id} was removed and stored again since");
+            Err(Problem::new(ProblemKind::OtherIncarnation, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Compares in a time that says nothing about where both differ.
+fn is_same(one: &str, other: &str) -> bool {
+    blake3::hash(one.as_bytes()) == blake3::hash(other.as_bytes())
+}
+
+fn deleted(id: RequestId) -> Problem {
+    Problem::new(ProblemKind::Deleted, format!("request {id} was deleted"))
+}
+
+/// What a caller is told of an error inside: that it may be repeated, or that somebody here has to look. Not more.
+fn failed(id: RequestId, error: &TollgateError) -> Problem {
+    match error {
+        TollgateError::RequestRefused { reason } => Problem::new(ProblemKind::Refused, reason.clone()),
+        error if error.is_retryable() || matches!(error, TollgateError::Closed) => {
+            tracing::warn!(request = %id, %error, "a request could not be served and may be repeated");
+            Problem::new(ProblemKind::Unavailable, "nothing was lost: repeat the same request")
+        }
+        error => damaged(id, error),
+    }
+}
+
+fn damaged(id: RequestId, error: &dyn std::fmt::Display) -> Problem {
+    tracing::error!(request = %id, %error, "a request can't be served until somebody has looked at it");
+    Problem::new(ProblemKind::Broken, "the server can't serve this request; its log says why")
+}
+
+fn decoded<T, E: std::error::Error>(id: RequestId, decoded: Result<T, E>) -> Result<T, Problem> {
+    decoded.map_err(|error| damaged(id, &error))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

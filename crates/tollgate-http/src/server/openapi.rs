@@ -1,0 +1,156 @@
+//! What the routes promise, as OpenAPI 3.1. A test compares every line of it with what the running server does.
+
+use serde_json::{Map, Value, json};
+
+use crate::problem::ProblemKind;
+
+/// The description of the routes below `base`.
+pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
+    let base = base.trim_end_matches('/');
+    let etag =
+        json!({ "ETag": { "description": "Which incarnation of the request it is", "schema": text() } });
+    let stored = json!({
+        "description": "The stored response: any status, media type and body, the same whenever it is asked for",
+        "headers": {
+            "ETag": { "schema": text() },
+            "Tollgate-Response": { "schema": { "const": "stored" } },
+            "Idempotent-Replayed": { "schema": { "const": "true" } },
+        },
+        "content": { "*/*": {} },
+    });
+    let common =
+        [ProblemKind::InvalidId, ProblemKind::Unauthenticated, ProblemKind::Broken, ProblemKind::Unavailable];
+    let precondition = json!({
+        "name": "If-Match",
+        "in": "header",
+        "description": "The ETag of the incarnation that is meant, so that a late copy of it never touches another",
+        "schema": text(),
+    });
+    let put = operation(
+        "storeRequest",
+        "Stores a request, to be executed later; repeating it does nothing",
+        &json!({
+            "requestBody": {
+                "description": format!("Any body of at most {body_bytes_max} bytes; its media type is kept"),
+                "content": { "*/*": {} },
+            },
+            "responses": {
+                "200": { "description": "It had been stored before", "headers": etag },
+                "201": { "description": "It is stored", "headers": etag },
+            },
+        }),
+        &common,
+        &[
+            ProblemKind::BadRequest,
+            ProblemKind::IdInUse,
+            ProblemKind::Deleted,
+            ProblemKind::TooLarge,
+            ProblemKind::TooSlow,
+            ProblemKind::Refused,
+        ],
+    );
+    let gone = [ProblemKind::UnknownId, ProblemKind::Deleted, ProblemKind::OtherIncarnation];
+    let post = operation(
+        "executeRequest",
+        "Executes the request exactly once, however often it is repeated, and answers with its response",
+        &json!({ "parameters": [precondition], "responses": { "200": stored } }),
+        &common,
+        &[&gone[..], &[ProblemKind::Refused]].concat(),
+    );
+    let get = operation(
+        "readResponse",
+        "Answers with the response of the executed request",
+        &json!({ "parameters": [precondition], "responses": { "200": stored } }),
+        &common,
+        &[&gone[..], &[ProblemKind::NotExecuted]].concat(),
+    );
+    let delete = operation(
+        "deleteRequest",
+        "Removes all trace of the request",
+        &json!({
+            "parameters": [precondition],
+            "responses": { "204": { "description": "All trace of it is gone" } },
+        }),
+        &common,
+        &gone,
+    );
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Requests that are executed exactly once",
+            "version": env!("CARGO_PKG_VERSION"),
+        },
+        "paths": {
+            format!("{base}/{{id}}"): {
+                "parameters": [{
+                    "name": "id",
+                    "in": "path",
+                    "required": true,
+                    "description": "128 random bits, drawn by the client",
+                    "schema": {
+                        "type": "string",
+                        "pattern": "^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$",
+                    },
+                }],
+                "put": put,
+                "post": post,
+                "get": get,
+                "delete": delete,
+            },
+        },
+        "components": { "schemas": { "Problem": problem_schema() } },
+    })
+}
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+/// An operation with one response for each status of its problems.
+fn operation(
+    id: &str,
+    summary: &str,
+    what: &Value,
+    common: &[ProblemKind],
+    problems: &[ProblemKind],
+) -> Value {
+    let mut operation = what.clone();
+    operation["operationId"] = id.into();
+    operation["summary"] = summary.into();
+    let mut by_status: Map<String, Value> = Map::new();
+    for kind in common.iter().chain(problems) {
+        let response = by_status.entry(kind.status().as_str()).or_insert_with(|| {
+            let schema = json!({ "$ref": "#/components/schemas/Problem" });
+            json!({
+                "description": "",
+                "content": { "application/problem+json": { "schema": schema } },
+                "x-problems": [],
+            })
+        });
+        let description = response["description"].as_str().unwrap_or_default();
+        let joint = if description.is_empty() { "" } else { "; " };
+        response["description"] = format!("{description}{joint}{}", kind.title()).into();
+        if let Some(kinds) = response["x-problems"].as_array_mut() {
+            kinds.push(kind.uri().into());
+        }
+    }
+    if let Some(responses) = operation["responses"].as_object_mut() {
+        responses.append(&mut by_status);
+    }
+    operation
+}
+
+fn problem_schema() -> Value {
+    let kinds: Vec<&str> = ProblemKind::ALL.iter().map(|kind| kind.uri()).collect();
+    json!({
+        "description": "Problem details (RFC 9457)",
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": { "type": "string", "enum": kinds },
+            "title": text(),
+            "status": { "type": "integer" },
+            "detail": text(),
+        },
+    })
+}

@@ -1,0 +1,151 @@
+//! The exchange as HTTP: methods, headers, bodies within their limits, and problems as answers. What is done is in
+//! [`super::exchange`].
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request as HttpRequest, State};
+use axum::response::Response as HttpResponse;
+use axum::routing::{get, put};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::exchange::{Answered, Exchange, Meant, Stored};
+use super::{Caller, Request, Response};
+use crate::body::{self, read_body};
+use crate::problem::{Problem, ProblemKind};
+use crate::request_id::RequestId;
+use crate::{IDEMPOTENT_REPLAYED, STORED, TOLLGATE_RESPONSE};
+
+/// The media type of a body that says nothing about itself.
+const OCTET_STREAM: &str = "application/octet-stream";
+
+pub(super) fn router(exchange: &Arc<Exchange>, base: &str, description: &serde_json::Value) -> Router {
+    let base = base.trim_end_matches('/');
+    let described = Response::json(description).expect("a description is JSON");
+    let described = move || std::future::ready(body::written(&described));
+    let requests = put(store).post(execute).get(read).delete(remove).fallback(wrong_method);
+    Router::new()
+        .route(&format!("{base}/openapi.json"), get(described).fallback(wrong_method))
+        .route(&format!("{base}/{{id}}"), requests)
+        .with_state(Arc::clone(exchange))
+}
+
+type Answer = Result<HttpResponse, Refusal>;
+
+/// A problem on its way out.
+struct Refusal(Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl axum::response::IntoResponse for Refusal {
+    fn into_response(self) -> HttpResponse {
+        body::refusal(&self.0)
+    }
+}
+
+async fn store(State(exchange): State<Arc<Exchange>>, path: RawId, request: HttpRequest) -> Answer {
+    let (parts, content) = request.into_parts();
+    let (id, caller) = admit(&exchange, path, &parts).await?;
+    let limits = exchange.limits;
+    let body = read_body(&parts.headers, content, limits.body_bytes_max, limits.body_time_max).await?;
+    let content_type = match parts.headers.get(CONTENT_TYPE) {
+        None => OCTET_STREAM.to_owned(),
+        Some(value) => value
+            .to_str()
+            .map(str::to_owned)
+            .map_err(|_| Problem::new(ProblemKind::BadRequest, "the Content-Type is not readable"))?,
+    };
+    let stored = exchange.store(Request { id, caller, content_type, body }).await?;
+    let (status, incarnation) = match &stored {
+        Stored::New { incarnation } => (StatusCode::CREATED, incarnation),
+        Stored::Again { incarnation } => (StatusCode::OK, incarnation),
+    };
+    let mut response = HttpResponse::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(ETAG, etag(incarnation));
+    if status == StatusCode::OK {
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+async fn execute(State(exchange): State<Arc<Exchange>>, path: RawId, request: HttpRequest) -> Answer {
+    let (parts, _) = request.into_parts();
+    let (id, caller) = admit(&exchange, path, &parts).await?;
+    let answered = exchange.execute(id, &caller, meant(&parts.headers)?.as_ref()).await?;
+    Ok(stored_response(answered))
+}
+
+async fn read(State(exchange): State<Arc<Exchange>>, path: RawId, request: HttpRequest) -> Answer {
+    let (parts, _) = request.into_parts();
+    let (id, caller) = admit(&exchange, path, &parts).await?;
+    let answered = exchange.read(id, &caller, meant(&parts.headers)?.as_ref()).await?;
+    Ok(stored_response(answered))
+}
+
+async fn remove(State(exchange): State<Arc<Exchange>>, path: RawId, request: HttpRequest) -> Answer {
+    let (parts, _) = request.into_parts();
+    let (id, caller) = admit(&exchange, path, &parts).await?;
+    exchange.delete(id, &caller, meant(&parts.headers)?.as_ref()).await?;
+    let mut response = HttpResponse::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+async fn wrong_method() -> Refusal {
+    Refusal(Problem::new(ProblemKind::MethodNotAllowed, "use PUT, POST, GET or DELETE"))
+}
+
+type RawId = Result<Path<String>, axum::extract::rejection::PathRejection>;
+
+/// Who asks for what. Whoever is not known learns nothing about ids.
+async fn admit(exchange: &Exchange, path: RawId, parts: &Parts) -> Result<(RequestId, Caller), Problem> {
+    let caller = (exchange.authenticate)(parts).await?;
+    let id = path.ok().and_then(|Path(text)| text.parse().ok());
+    let id = id.ok_or_else(|| Problem::new(ProblemKind::InvalidId, crate::InvalidRequestId.to_string()))?;
+    Ok((id, caller))
+}
+
+fn meant(headers: &HeaderMap) -> Result<Option<Meant>, Problem> {
+    let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
+    let text = value
+        .to_str()
+        .map_err(|_| Problem::new(ProblemKind::BadRequest, "If-Match is not a list of entity tags"))?;
+    let tags = text.split(',').map(|tag| tag.trim().trim_matches('"').to_owned()).collect::<Vec<_>>();
+    Ok(if tags.iter().any(|tag| tag == "*") { None } else { Some(Meant(tags)) })
+}
+
+fn stored_response(answered: Answered) -> HttpResponse {
+    let Answered { response, blob, replayed } = answered;
+    let length = blob.as_ref().map_or(response.body.len() as u64, |(length, _)| *length);
+    let content = match blob {
+        None => Body::from(response.body),
+        Some((_, content)) => Body::from_stream(content),
+    };
+    let mut answer = HttpResponse::new(content);
+    *answer.status_mut() = response.head.status();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, body::content_type(&response.head.content_type));
+    if length > 0 || !matches!(response.head.status, 204 | 304) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    headers.insert(ETAG, etag(&response.head.answers));
+    headers.insert(TOLLGATE_RESPONSE, STORED);
+    if replayed {
+        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    answer
+}
+
+fn etag(incarnation: &str) -> HeaderValue {
+    let tag = Bytes::from(format!("\"{incarnation}\""));
+    HeaderValue::from_maybe_shared(tag).expect("an incarnation is made of hexadecimal digits")
+}

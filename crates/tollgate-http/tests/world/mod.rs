@@ -1,0 +1,446 @@
+//! A shop and a bank, each a process with a store and a broker of its own, between them exactly-once HTTP: what every test of the
+//! exchange is played in. Each of them may die at any step, and another one takes its place.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub mod life;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tollgate::core::{EndpointName, StoreAlias, codec};
+use tollgate::{Blobs, Broker, Edge, Endpoint, Gate, GateBuilder, HandlerError, Message, Store, Tx};
+use tollgate_brokers::InProcessBroker;
+use tollgate_embedded::{MemoryBlobs, MemoryStore};
+use tollgate_http::client::{Call, HttpCall, HttpCalls, Transport as _};
+use tollgate_http::server::{ExactlyOnce, Request};
+use tollgate_http::{RequestId, Response};
+
+use self::life::{Fault, Life, MortalBroker, MortalStore};
+use self::wire::{MortalTransport, Wire};
+
+/// What an order costs.
+pub const CENTS: i64 = 2_500;
+
+/// Bytes of a request and of a response: enough to be blobs here, where little is kept inline.
+const PADDING: usize = 600;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlaceOrder {
+    pub account: String,
+}
+
+impl Message for PlaceOrder {
+    const TYPE: &'static str = "shop.place-order";
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Paid;
+
+impl Message for Paid {
+    const TYPE: &'static str = "shop.paid";
+}
+
+/// Counted wherever it arrives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Count;
+
+impl Message for Count {
+    const TYPE: &'static str = "test.count";
+}
+
+async fn add(tx: &Tx, item: &str, amount: i64) -> Result<(), HandlerError> {
+    let sum: i64 = tx.get(item).await?.unwrap_or_default();
+    tx.put(item, &(sum + amount))?;
+    Ok(())
+}
+
+async fn count(tx: Tx, _: Count) -> Result<(), HandlerError> {
+    add(&tx, "count", 1).await
+}
+
+async fn place_order(tx: Tx, order: PlaceOrder) -> Result<(), HandlerError> {
+    add(&tx, "orders", 1).await?;
+    let body = format!("{}{}", order.account, " ".repeat(PADDING));
+    tx.call("http://bank/payments", Call::new("text/plain", body), &Paid).await?;
+    Ok(())
+}
+
+async fn paid(tx: Tx, _: Paid) -> Result<(), HandlerError> {
+    let response = tx.response()?.ok_or_else(|| HandlerError::permanent("it carries no response"))?;
+    let item = match (response.status().as_u16(), &response.body()[..]) {
+        (200, body) if body.starts_with(b"receipt 1 ") => "receipts".to_owned(),
+        (status, body) => format!("answers {status} {}", String::from_utf8_lossy(body)),
+    };
+    add(&tx, &item, 1).await?;
+    tx.send("shipping", "warehouse", &Count)?;
+    Ok(())
+}
+
+async fn pay(tx: Tx, _: Request) -> Result<Response, HandlerError> {
+    add(&tx, "balance", -CENTS).await?;
+    add(&tx, "payments", 1).await?;
+    tx.send("ledger", "book", &Count)?;
+    let number: i64 = tx.get("payments").await?.unwrap_or_default();
+    Ok(Response::text(format!("receipt {number} {}", ".".repeat(PADDING))))
+}
+
+/// How the order comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A person's request at the shop's edge, repeated until it is answered, and twice more.
+    Person,
+    /// A message of another system, sent three times.
+    Machine,
+    /// No shop at all: a person who makes the four requests by himself, each until it is answered, and twice more.
+    ByHand,
+}
+
+/// Where the fault is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    Shop,
+    Bank,
+}
+
+struct House {
+    store: Arc<dyn Store>,
+    broker: Arc<InProcessBroker>,
+    blobs: Arc<dyn Blobs>,
+}
+
+impl House {
+    fn new(alias: &str) -> Self {
+        Self {
+            store: Arc::new(MemoryStore::new(StoreAlias::new(alias).unwrap())),
+            broker: Arc::new(InProcessBroker::builder().visibility_timeout(Duration::from_secs(10)).build()),
+            blobs: Arc::new(MemoryBlobs::new()),
+        }
+    }
+
+    fn gate(&self, life: &Arc<Life>) -> GateBuilder {
+        let (store, broker) = (Arc::clone(&self.store), Arc::clone(&self.broker) as Arc<dyn Broker>);
+        Gate::builder()
+            .store(Arc::new(MortalStore { inner: store, life: Arc::clone(life) }))
+            .broker(Arc::new(MortalBroker { inner: broker, life: Arc::clone(life) }))
+            .blobs(Arc::clone(&self.blobs))
+            .attempt_max(Duration::from_secs(15))
+            .wake_up_after(Duration::from_secs(5))
+            .flush_after(Duration::from_secs(1))
+            .sweep_every(Some(Duration::from_secs(10)))
+    }
+
+    async fn is_clean(&self) -> bool {
+        let page = self.store.scan(None, usize::MAX).await.unwrap();
+        page.partitions.iter().all(|scanned| {
+            let control = scanned.control.as_ref().map(|bytes| codec::decode_control(bytes).unwrap());
+            scanned.entries == 0
+                && control
+                    .is_none_or(|control| control.pending.is_empty() && control.registrations.is_empty())
+        })
+    }
+
+    fn is_quiet(&self, endpoints: &[&str]) -> bool {
+        endpoints.iter().all(|endpoint| {
+            let depth = self.broker.depth(&EndpointName::new(*endpoint).unwrap());
+            depth.ready + depth.delayed + depth.in_flight == 0
+        })
+    }
+}
+
+/// The whole scene.
+pub struct World {
+    shop: House,
+    bank: House,
+    wire: Wire,
+}
+
+/// What came of a run.
+pub struct Run {
+    /// Requests that were stored by a copy which came when all was over and the server had forgotten that: only the operator can
+    /// know that nobody will come for them. None of them is ever executed.
+    pub strays: usize,
+    /// The calls of the shop's first life, and those of the bank's.
+    pub shop: Arc<Life>,
+    pub bank: Arc<Life>,
+}
+
+const SHOP: [&str; 3] = ["front", "orders", "shipping"];
+const BANK: [&str; 2] = ["payments", "ledger"];
+
+impl World {
+    fn new() -> Self {
+        Self { shop: House::new("shop"), bank: House::new("bank"), wire: Wire::default() }
+    }
+
+    async fn open_shop(&self, life: &Arc<Life>) -> Option<Gate> {
+        let transport = MortalTransport { wire: self.wire.clone(), life: Arc::clone(life) };
+        let opening = self
+            .shop
+            .gate(life)
+            .side_effect(Arc::new(HttpCalls::new(transport)))
+            .endpoint(Endpoint::new("front"))
+            .endpoint(Endpoint::new("orders").on(place_order).on(paid))
+            .endpoint(Endpoint::new("shipping").on(count))
+            .open();
+        tokio::time::timeout(Duration::from_secs(60), opening).await.ok().map(Result::unwrap)
+    }
+
+    async fn open_bank(&self, life: &Arc<Life>) -> Option<Gate> {
+        let opening = self
+            .bank
+            .gate(life)
+            .endpoint(Endpoint::new("payments"))
+            .endpoint(Endpoint::new("ledger").on(count))
+            .open();
+        let gate = tokio::time::timeout(Duration::from_secs(60), opening).await.ok()?.unwrap();
+        self.wire.connect(server(gate.edge("payments").unwrap()).router());
+        Some(gate)
+    }
+
+    /// Plays the scene with faults, at most one in each process, and checks everything that can be checked from outside.
+    pub async fn play(way: Way, faults: &[(At, usize, Fault)]) -> Run {
+        let world = Self::new();
+        let plan = |at: At| {
+            faults.iter().find(|(place, ..)| *place == at).map(|(_, number, fault)| (*number, *fault))
+        };
+        let (first_shop, first_bank) = (Life::new(plan(At::Shop)), Life::new(plan(At::Bank)));
+        let (mut shop_life, mut bank_life) = (Arc::clone(&first_shop), Arc::clone(&first_bank));
+        let mut bank = world.open_bank(&bank_life).await;
+        let mut shop = world.open_shop(&shop_life).await;
+        let mut input = Input::new(way);
+        let mut done = false;
+        for _ in 0..2_000 {
+            if bank_life.is_dead() || bank.is_none() {
+                bank_life = Life::new(None);
+                bank = world.open_bank(&bank_life).await;
+            }
+            if shop_life.is_dead() || shop.is_none() {
+                shop_life = Life::new(None);
+                shop = world.open_shop(&shop_life).await;
+            }
+            input.go_on(&world, shop.as_ref(), &shop_life).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if input.is_over() && world.is_over().await {
+                // Once more, when late copies are in: nothing may come back.
+                if done {
+                    break;
+                }
+                world.wire.quiet().await;
+                done = true;
+            } else {
+                done = false;
+            }
+        }
+        let what =
+            || format!("{way:?} {faults:?}\nshop: {:?}\nbank: {:?}", first_shop.steps(), first_bank.steps());
+        assert!(done, "it never came to an end: {}", what());
+        let (shop, bank) = (shop.unwrap(), bank.unwrap());
+        first_shop.spare();
+        first_bank.spare();
+        let is_late = |fault: &Fault| matches!(fault, Fault::CopyLate);
+        let strays = if first_bank.is_dead() && faults.iter().any(|(_, _, fault)| is_late(fault)) {
+            world.remove_strays(&bank).await
+        } else {
+            0
+        };
+        world.audit(way, &shop.edge("front").unwrap(), &bank.edge("payments").unwrap(), &what).await;
+        shop.close().await;
+        bank.close().await;
+        Run { strays, shop: first_shop, bank: first_bank }
+    }
+
+    async fn remove_strays(&self, bank: &Gate) -> usize {
+        let edge = bank.edge("payments").unwrap();
+        let mut strays = 0;
+        for id in self.wire.ids() {
+            if edge.read(&shelf(id), &format!("request/{id}")).await.unwrap().is_some() {
+                server(edge.clone()).remove(id).await.unwrap();
+                strays += 1;
+            }
+        }
+        strays
+    }
+
+    async fn is_over(&self) -> bool {
+        self.shop.is_quiet(&SHOP)
+            && self.bank.is_quiet(&BANK)
+            && self.shop.is_clean().await
+            && self.bank.is_clean().await
+    }
+
+    async fn audit(&self, way: Way, shop: &Edge, bank: &Edge, what: &impl Fn() -> String) {
+        async fn number(edge: &Edge, partition: &str, item: &str) -> i64 {
+            let bytes = edge.read(partition, item).await.unwrap();
+            bytes.map_or(0, |bytes| serde_json::from_slice(&bytes).unwrap())
+        }
+        assert_eq!(number(bank, "account/A", "balance").await, -CENTS, "the balance: {}", what());
+        assert_eq!(number(bank, "account/A", "payments").await, 1, "payments: {}", what());
+        assert_eq!(number(bank, "book", "count").await, 1, "the ledger: {}", what());
+        if way != Way::ByHand {
+            assert_eq!(number(shop, "order/1", "orders").await, 1, "orders: {}", what());
+            assert_eq!(number(shop, "order/1", "receipts").await, 1, "receipts: {}", what());
+            assert_eq!(number(shop, "warehouse", "count").await, 1, "shipments: {}", what());
+        }
+        for id in self.wire.ids() {
+            let request = bank.read(&shelf(id), &format!("request/{id}")).await.unwrap();
+            assert_eq!(request, None, "a request is left: {}", what());
+            let response = bank.read("account/A", &format!("http-response/{id}")).await.unwrap();
+            assert_eq!(response, None, "a response is left: {}", what());
+        }
+        for (house, endpoints) in [(&self.shop, &SHOP[..]), (&self.bank, &BANK[..])] {
+            assert_eq!(house.blobs.list("").await.unwrap(), [], "blobs are left: {}", what());
+            for endpoint in endpoints {
+                let dead = house.broker.dead_letters(&EndpointName::new(*endpoint).unwrap());
+                assert_eq!(
+                    dead.len(),
+                    0,
+                    "{:?} {}",
+                    dead.iter().map(|d| &d.reason).collect::<Vec<_>>(),
+                    what()
+                );
+            }
+        }
+    }
+}
+
+/// Where the bank keeps a request.
+fn shelf(id: RequestId) -> String {
+    format!("payments/requests/{}", u16::from_le_bytes([id.as_bytes()[0], id.as_bytes()[1]]) % 256)
+}
+
+/// The bank's server.
+pub fn server(edge: Edge) -> ExactlyOnce {
+    let account = |request: &Request| {
+        let text = std::str::from_utf8(&request.body).map_err(|error| error.to_string())?;
+        Ok(format!("account/{}", text.trim()))
+    };
+    ExactlyOnce::new(edge, "/payments", account, pay).inline_bytes_max(500)
+}
+
+/// Whoever wants something, and does not give up.
+struct Input {
+    way: Way,
+    answers: usize,
+    seeded: bool,
+    id: RequestId,
+    step: usize,
+}
+
+impl Input {
+    fn new(way: Way) -> Self {
+        Self { way, answers: 0, seeded: false, id: RequestId::random(), step: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        match self.way {
+            Way::Person | Way::Machine => self.answers >= 3,
+            Way::ByHand => self.step >= 4,
+        }
+    }
+
+    async fn go_on(&mut self, world: &World, shop: Option<&Gate>, shop_life: &Arc<Life>) {
+        let patience = Duration::from_secs(3);
+        match (self.way, shop) {
+            _ if self.is_over() => {}
+            (Way::Person, Some(shop)) => {
+                let edge = shop.edge("front").unwrap();
+                let request =
+                    edge.execute("counter", "order-1", Duration::from_secs(3600), |tx: Tx| async move {
+                        tx.send("orders", "order/1", &PlaceOrder { account: "A".into() })?;
+                        Ok(())
+                    });
+                self.answers +=
+                    usize::from(matches!(tokio::time::timeout(patience, request).await, Ok(Ok(()))));
+            }
+            (Way::Machine, Some(_)) => {
+                // Another process of the same shop, which is not mortal, has the message in its outbox.
+                if !self.seeded {
+                    self.seed(world).await;
+                }
+                self.answers += 1;
+            }
+            (Way::ByHand, _) => self.by_hand(world, shop_life).await,
+            _ => {}
+        }
+    }
+
+    async fn seed(&mut self, world: &World) {
+        struct Thrice(Arc<InProcessBroker>);
+        impl Broker for Thrice {
+            fn send(
+                &self,
+                messages: Vec<tollgate::core::OutgoingMessage>,
+            ) -> tollgate::core::BoxFuture<'_, Vec<Result<(), tollgate::core::BrokerError>>> {
+                Box::pin(async move {
+                    self.0.send(messages.clone()).await;
+                    self.0.send(messages.clone()).await;
+                    self.0.send(messages).await
+                })
+            }
+            fn receive(
+                &self,
+                endpoint: &EndpointName,
+                max: usize,
+            ) -> tollgate::core::BoxFuture<
+                '_,
+                Result<Vec<tollgate::core::Delivery>, tollgate::core::BrokerError>,
+            > {
+                self.0.receive(endpoint, max)
+            }
+            fn settle(
+                &self,
+                endpoint: &EndpointName,
+                settlements: Vec<tollgate::core::Settlement>,
+            ) -> tollgate::core::BoxFuture<'_, Vec<Result<(), tollgate::core::BrokerError>>> {
+                self.0.settle(endpoint, settlements)
+            }
+        }
+        let gate = Gate::builder()
+            .store(Arc::clone(&world.shop.store))
+            .broker(Arc::new(Thrice(Arc::clone(&world.shop.broker))))
+            .endpoint(Endpoint::new("seed"))
+            .open()
+            .await
+            .unwrap();
+        let edge = gate.edge("seed").unwrap();
+        edge.advance("seed", "1", |tx: Tx| async move {
+            tx.send("orders", "order/1", &PlaceOrder { account: "A".into() })?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+        gate.close().await;
+        self.seeded = true;
+    }
+
+    /// One of the four requests, until it is answered for good, and twice more.
+    async fn by_hand(&mut self, world: &World, life: &Arc<Life>) {
+        let transport = MortalTransport { wire: world.wire.clone(), life: Arc::clone(life) };
+        let method = [http::Method::PUT, http::Method::POST, http::Method::GET, http::Method::DELETE]
+            [self.step]
+            .clone();
+        let body =
+            if method == http::Method::PUT { format!("A{}", " ".repeat(PADDING)) } else { String::new() };
+        let mut request = http::Request::new(bytes::Bytes::from(body));
+        *request.uri_mut() = format!("http://bank/payments/{}", self.id).parse().unwrap();
+        *request.method_mut() = method;
+        let answer = tokio::time::timeout(Duration::from_secs(5), transport.send(request)).await;
+        let Ok(Ok(response)) = answer else { return };
+        let status = response.status();
+        if status.is_server_error() {
+            return;
+        }
+        let body = &response.body()[..];
+        match self.step {
+            0 => assert!(status.is_success(), "{status} {body:?}"),
+            1 | 2 => assert!(status.is_success() && body.starts_with(b"receipt 1 "), "{status} {body:?}"),
+            _ => assert!([204, 404, 410].contains(&status.as_u16()), "{status} {body:?}"),
+        }
+        self.answers += 1;
+        if self.answers == 3 {
+            (self.answers, self.step) = (0, self.step + 1);
+        }
+    }
+}
