@@ -79,6 +79,7 @@ pub async fn seed(store: &dyn Store, count: u64, partitions: u64) -> Vec<Outgoin
                 partition: entry.to.partition.clone(),
                 message_id: entry.message_id,
                 envelope: codec::encode_envelope(&entry.envelope(token, None)),
+                headers: Vec::new(),
                 delay: std::time::Duration::ZERO,
             });
             entries.push((key, codec::encode_entry(&entry)));

@@ -109,6 +109,7 @@ fn message(endpoint: &EndpointName) -> Result<OutgoingMessage, Failure> {
         partition: PartitionKey::new("customer-7")?,
         message_id: MessageId::from_name("throughput", "message"),
         envelope: Bytes::from(vec![b'e'; ENVELOPE_BYTES]),
+        headers: Vec::new(),
         delay: Duration::ZERO,
     })
 }

@@ -317,6 +317,10 @@ impl Broker for ChaosBroker {
         let endpoint = endpoint.clone();
         Box::pin(async move { self.settle_some(&endpoint, settlements).await })
     }
+
+    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.inner.verify(endpoint)
+    }
 }
 
 impl fmt::Debug for ChaosBroker {

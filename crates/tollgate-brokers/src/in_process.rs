@@ -32,7 +32,8 @@ pub const ENDPOINTS_MAX: usize = 10_000;
 /// A broker inside the process.
 ///
 /// Each endpoint has a queue of its own, made when it is first used. A delivery that is not settled within the
-/// visibility timeout is delivered again, with a higher count. Timing follows `tokio::time`, so tests can pause it.
+/// visibility timeout is delivered again, with a higher count: this is the bound up to which the broker holds a delivery, and nothing
+/// extends it. Timing follows `tokio::time`, so tests can pause it.
 ///
 /// **Volatile** (`build()`): messages are gone with the process. **Durable** (`durable(directory).open()`): a send is
 /// confirmed after its message was synced to disk, together with all sends that arrived meanwhile; acknowledgements are
@@ -273,6 +274,12 @@ impl Broker for InProcessBroker {
                 Err(error) => settlements.iter().map(|_| Err(error.clone())).collect(),
             }
         })
+    }
+
+    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
+        // A queue is made when it is first used; whether there is room for one more and the broker is open is what can go wrong.
+        let queue = self.queue(endpoint).and_then(|queue| queue.verify());
+        Box::pin(std::future::ready(queue))
     }
 }
 

@@ -22,6 +22,7 @@
 //!     partition: PartitionKey::new("customer-7")?,
 //!     message_id: MessageId::from_name("web-shop", "order-4711"),
 //!     envelope: Bytes::from_static(b"an envelope"),
+//!     headers: Vec::new(),
 //!     delay: Duration::ZERO,
 //! };
 //! for answer in broker.send(vec![message]).await {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smol_str::SmolStr;
 
+use crate::envelope::Headers;
 use crate::ids::{EndpointName, MessageId, PartitionKey};
 use crate::store::BoxFuture;
 
@@ -15,9 +16,14 @@ use crate::store::BoxFuture;
 ///
 /// 1. **A confirmed send is not lost**: once [`Broker::send`] has answered `Ok` for a message, it is delivered until
 ///    acknowledged or dead-lettered, as durably as the broker is configured to be.
-/// 2. **At least once**: a delivered message that is not settled within the broker's visibility timeout is delivered
-///    again, with a higher delivery count.
-/// 3. **Settling is idempotent**: settling twice, or after the timeout, does no harm to other messages.
+/// 2. **At least once**: a delivered message that is not settled is delivered again, with a higher delivery count: soon after
+///    its receiver died, and after a bound that the broker declares even if the receiver lives.
+/// 3. **Held while it is worked on**: until that bound a delivery is not delivered again just because time passed, whether it is
+///    being worked on or waits in the engine for its turn. A broker whose visibility timeout is shorter keeps a bounded
+///    table of unsettled deliveries and extends them by itself; the engine never asks for it.
+/// 4. **Settling is idempotent**: settling twice, or after the bound, does no harm to other messages.
+/// 5. **It comes back**: a call fails while the broker can't be reached, and succeeds afterwards, without anybody's
+///    reconnecting it.
 ///
 /// [`Broker::receive`] may be cancelled by dropping its future: what it had taken is delivered again.
 pub trait Broker: Send + Sync + 'static {
@@ -38,6 +44,16 @@ pub trait Broker: Send + Sync + 'static {
         endpoint: &EndpointName,
         settlements: Vec<Settlement>,
     ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>>;
+
+    /// Whether an endpoint's queue is there and will do. A gate asks before it takes the first message, and whoever wants to
+    /// know whether the broker is well may ask at any time. It changes nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError::Misconfigured`] says what is wrong with the queue and what to do; others, that nobody could tell.
+    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let _ = endpoint;
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A message on its way to the broker.
@@ -51,6 +67,9 @@ pub struct OutgoingMessage {
     pub message_id: MessageId,
     /// The encoded envelope.
     pub envelope: Bytes,
+    /// What other systems on the way should see, for brokers that have headers of their own: the message's trace context,
+    /// [`Envelope::trace_headers`](crate::Envelope::trace_headers).
+    pub headers: Headers,
     /// How long to wait before the first delivery, where the broker can.
     pub delay: Duration,
 }

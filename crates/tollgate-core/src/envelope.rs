@@ -18,6 +18,9 @@ pub struct Destination {
 /// Headers of a message, in the order they were set: trace context and the like. Never payload.
 pub type Headers = Vec<(String, String)>;
 
+/// The headers that carry trace context from one process to the next (W3C Trace Context).
+pub const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
+
 /// What a broker message says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
@@ -55,11 +58,45 @@ pub enum Content {
 }
 
 impl Envelope {
+    /// The headers that hold trace context, for whoever passes the message on without looking into it.
+    pub fn trace_headers(&self) -> Headers {
+        let is_trace = |name: &str| TRACE_HEADERS.iter().any(|known| known.eq_ignore_ascii_case(name));
+        self.headers.iter().filter(|(name, _)| is_trace(name)).cloned().collect()
+    }
+
     /// The token, where the content has one.
     pub fn token(&self) -> Option<&TokenRef> {
         match &self.content {
             Content::Token { token, .. } => Some(token),
             Content::Body(_) | Content::WakeUp { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trace_context_is_shown_to_other_systems() {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let envelope = Envelope {
+            message_id: MessageId::from_bytes([1; 16]),
+            to: Destination {
+                endpoint: "orders".try_into().unwrap(),
+                partition: "order/1".try_into().unwrap(),
+            },
+            message_type: "shop.place-order".try_into().unwrap(),
+            headers: vec![
+                header("Traceparent", "00-1-2-01"),
+                header("tenant", "ada"),
+                header("tracestate", "a=b"),
+            ],
+            content: Content::Body(Bytes::new()),
+        };
+        assert_eq!(
+            envelope.trace_headers(),
+            [header("Traceparent", "00-1-2-01"), header("tracestate", "a=b")]
+        );
     }
 }

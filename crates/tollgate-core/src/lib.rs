@@ -38,7 +38,7 @@ pub mod unit_of_work;
 pub use blobs::{BlobError, BlobStream, Blobs};
 pub use broker::{Broker, BrokerError, Delivery, OutgoingMessage, Receipt, Settlement, Verdict};
 pub use control_record::{ControlRecord, PendingEntry, PendingId};
-pub use envelope::{Content, Destination, Envelope, Headers};
+pub use envelope::{Content, Destination, Envelope, Headers, TRACE_HEADERS};
 pub use ids::{
     AttemptId, DeduplicationKey, EffectKind, EffectName, EndpointName, InvalidName, ItemName, MessageId,
     MessageType, PartitionKey, StoreAlias,

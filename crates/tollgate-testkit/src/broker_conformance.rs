@@ -29,7 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What the suite has to know about a broker.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerConfig {
-    /// After which time an unsettled delivery comes again.
+    /// After which time an unsettled delivery comes again although its receiver lives: the bound up to which the broker holds
+    /// it, extensions of its own included.
     pub visibility_timeout: Duration,
     /// How many messages one endpoint takes before sends are refused. `None`: more than a test would send.
     pub capacity: Option<usize>,
@@ -58,6 +59,7 @@ macro_rules! broker_conformance_tests {
             a_confirmed_message_is_delivered
             a_delivery_holds_the_envelope_as_it_was_sent
             an_unsettled_delivery_comes_again_with_a_higher_count
+            a_delivery_that_is_worked_on_is_given_to_nobody_else_and_can_be_settled_late
             an_acknowledged_message_never_comes_again
             settling_twice_does_no_harm
             settling_after_a_redelivery_does_no_harm_to_other_messages
@@ -72,6 +74,7 @@ macro_rules! broker_conformance_tests {
             a_big_envelope_arrives_whole
             many_endpoints_do_not_mix
             a_full_queue_refuses_and_takes_again_after_an_acknowledgement
+            a_queue_that_works_is_verified
         );
     };
     (@each $clock:tt, $make:expr, $config:expr; $($check:ident)*) => {
@@ -131,6 +134,30 @@ where
     let third = take(&*broker, &orders, 1, config).await;
     assert!(third[0].delivery_count > second[0].delivery_count, "the count did not rise: {third:?}");
     acknowledge(&*broker, &orders, third).await;
+}
+
+/// A delivery that takes nearly as long as the broker allows stays with its receiver, and the receipt is good to the end: whatever
+/// the broker does to hold it.
+pub async fn a_delivery_that_is_worked_on_is_given_to_nobody_else_and_can_be_settled_late<F, Made>(
+    make: F,
+    config: &BrokerConfig,
+) where
+    F: Fn() -> Made,
+    Made: Future<Output = Arc<dyn Broker>>,
+{
+    let broker = make().await;
+    let orders = endpoint("held");
+    send(&*broker, &orders, ["slow", "retried"]).await;
+    let deliveries = take(&*broker, &orders, 2, config).await;
+    assert_quiet(&*broker, &orders, config.visibility_timeout * 3 / 4).await;
+    let (slow, retried): (Vec<_>, Vec<_>) =
+        deliveries.into_iter().partition(|delivery| delivery.envelope == "slow");
+    acknowledge(&*broker, &orders, slow).await;
+    settle_all(&*broker, &orders, &retried, &Verdict::Retry { after: Duration::ZERO }).await;
+    let again = take(&*broker, &orders, 1, config).await;
+    assert_eq!(again[0].envelope, "retried");
+    acknowledge(&*broker, &orders, again).await;
+    assert_quiet(&*broker, &orders, config.visibility_timeout * 2).await;
 }
 
 /// An acknowledgement ends a message for good.
@@ -466,6 +493,21 @@ pub async fn a_full_queue_refuses_and_takes_again_after_an_acknowledgement<F, Ma
     acknowledge(&*broker, &orders, deliveries).await;
 }
 
+/// A queue that takes and gives messages passes the broker's own examination, before and after it is used.
+pub async fn a_queue_that_works_is_verified<F, Made>(make: F, config: &BrokerConfig)
+where
+    F: Fn() -> Made,
+    Made: Future<Output = Arc<dyn Broker>>,
+{
+    let broker = make().await;
+    let orders = endpoint("verified");
+    send(&*broker, &orders, ["a"]).await;
+    broker.verify(&orders).await.expect("a queue that takes messages is in order");
+    let deliveries = take(&*broker, &orders, 1, config).await;
+    acknowledge(&*broker, &orders, deliveries).await;
+    broker.verify(&orders).await.expect("a queue that gives messages is in order");
+}
+
 fn endpoint(name: &str) -> EndpointName {
     EndpointName::new(format!("conformance-{name}")).expect("the suite's names are short")
 }
@@ -481,6 +523,7 @@ fn message(endpoint: &EndpointName, envelope: impl Into<Bytes>) -> OutgoingMessa
             &format!("{:?}", envelope.slice(..envelope.len().min(300))),
         ),
         envelope,
+        headers: Vec::new(),
         delay: Duration::ZERO,
     }
 }

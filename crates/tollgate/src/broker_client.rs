@@ -64,6 +64,10 @@ impl BrokerClient {
         self.broker.receive(endpoint, max).await
     }
 
+    pub(crate) async fn verify(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
+        self.broker.verify(endpoint).await
+    }
+
     /// Sends an envelope that need not arrive before a while.
     pub(crate) async fn publish_later(&self, envelope: Envelope, delay: Duration) -> Result<(), String> {
         let mut answers = self.send(vec![outgoing(envelope, delay)]).await;
@@ -93,6 +97,7 @@ impl BrokerClient {
 fn outgoing(envelope: Envelope, delay: Duration) -> OutgoingMessage {
     OutgoingMessage {
         envelope: codec::encode_envelope(&envelope),
+        headers: envelope.trace_headers(),
         endpoint: envelope.to.endpoint,
         partition: envelope.to.partition,
         message_id: envelope.message_id,

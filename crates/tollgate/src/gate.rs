@@ -49,6 +49,21 @@ impl Gate {
         Edge::new(Arc::clone(&self.engine), endpoint)
     }
 
+    /// Whether the stores and the broker can be reached and are configured as they must be: for a readiness probe. It takes a
+    /// few calls.
+    ///
+    /// # Errors
+    /// What the first one that is not well says of itself.
+    pub async fn verify(&self) -> Result<(), TollgateError> {
+        for store in &self.engine.stores {
+            store.store().verify().await?;
+        }
+        for endpoint in &self.engine.endpoints {
+            self.engine.broker.verify(&endpoint.name).await?;
+        }
+        Ok(())
+    }
+
     /// What the gate has done so far.
     pub fn statistics(&self) -> Statistics {
         self.engine.counters.read()
@@ -242,10 +257,11 @@ impl GateBuilder {
         self
     }
 
-    /// Checks everything, verifies the stores and starts to take messages.
+    /// Checks everything, verifies the stores and the queues of its endpoints, and starts to take messages.
     ///
     /// # Errors
-    /// [`TollgateError::Configuration`] if something is missing or contradicts itself, or what a store says of itself.
+    /// [`TollgateError::Configuration`] if something is missing or contradicts itself, or what a store or the broker says of
+    /// itself.
     pub async fn open(self) -> Result<Gate, TollgateError> {
         if let Some(problem) = self.problem {
             return Err(problem);
@@ -289,6 +305,9 @@ impl GateBuilder {
                 )));
             }
             endpoints.push(checked);
+        }
+        for endpoint in &endpoints {
+            broker.verify(&endpoint.name).await?;
         }
         let tasks = Tasks::new(runtime);
         let counters = Arc::new(Counters::new());

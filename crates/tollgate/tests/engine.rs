@@ -53,6 +53,7 @@ async fn send_raw(broker: &InProcessBroker, endpoint: &str, envelope: impl Into<
         partition: "P".try_into().unwrap(),
         message_id: MessageId::from_bytes([0; 16]),
         envelope: envelope.into(),
+        headers: Vec::new(),
         delay: Duration::ZERO,
     };
     broker.send(vec![message]).await.pop().unwrap().unwrap();

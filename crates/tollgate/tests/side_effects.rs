@@ -364,6 +364,7 @@ async fn a_foreign_message_enters_by_its_id_and_what_it_causes_goes_on_by_tokens
         partition: "anything".try_into().unwrap(),
         message_id: MessageId::from_bytes([0; 16]),
         envelope: text.into(),
+        headers: Vec::new(),
         delay: Duration::ZERO,
     });
     for answer in broker.send(copies.to_vec()).await {

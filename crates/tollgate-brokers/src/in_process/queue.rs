@@ -110,6 +110,17 @@ impl Queue {
         }
     }
 
+    /// Whether it gives and takes messages.
+    ///
+    /// # Errors
+    /// [`BrokerError::Closed`].
+    pub(crate) fn verify(&self) -> Result<(), BrokerError> {
+        match self.lock().life {
+            Life::Open => Ok(()),
+            Life::Closed => Err(self.closed()),
+        }
+    }
+
     fn closed(&self) -> BrokerError {
         BrokerError::Closed { endpoint: self.endpoint.clone() }
     }

@@ -24,6 +24,7 @@ pub fn message(envelope: impl Into<Bytes>) -> OutgoingMessage {
             &String::from_utf8_lossy(&envelope[..envelope.len().min(99)]),
         ),
         envelope,
+        headers: Vec::new(),
         delay: Duration::ZERO,
     }
 }

@@ -231,6 +231,7 @@ mod breaks {
             partition: PartitionKey::new("order/1").unwrap(),
             message_id: MessageId::from_name("test", name),
             envelope: Bytes::from_static(name.as_bytes()),
+            headers: Vec::new(),
             delay: Duration::ZERO,
         };
         let host = Host::start(&address, memory_store(), queues()).await;

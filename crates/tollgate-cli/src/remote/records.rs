@@ -58,7 +58,7 @@ structs! {
     EntryKey { sequence, index }
     TokenRef { store, partition, entry }
     SessionMark { store, scope, position, token }
-    OutgoingMessage { endpoint, partition, message_id, envelope, delay }
+    OutgoingMessage { endpoint, partition, message_id, envelope, headers, delay }
     Delivery { envelope, receipt, delivery_count }
     Settlement { receipt, verdict }
 }

@@ -127,6 +127,7 @@ impl Client {
             partition: to.partition,
             message_id: id,
             envelope: codec::encode_envelope(&envelope),
+            headers: Vec::new(),
             delay: Duration::ZERO,
         };
         while self.universe.broker.send(vec![outgoing.clone()]).await.iter().any(Result::is_err) {
