@@ -12,6 +12,26 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::problem::{Problem, ProblemKind};
 use crate::stored_response::Response;
 
+/// The media type of a body that says nothing about itself.
+const OCTET_STREAM: &str = "application/octet-stream";
+
+/// The media type that a body's sender says it has, as it was written.
+pub(crate) fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
+    let malformed = || Problem::new(ProblemKind::BadRequest, "the Content-Type is not one media type");
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = values.next() else { return Ok(OCTET_STREAM.to_owned()) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or_else(malformed)?;
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    let (main, sub) = essence.split_once('/').ok_or_else(malformed)?;
+    if is_token(main) && is_token(sub) { Ok(text.to_owned()) } else { Err(malformed()) }
+}
+
+/// Whether HTTP calls it a token (RFC 9110, 5.6.2).
+fn is_token(text: &str) -> bool {
+    let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_char)
+}
+
 /// Reads a body as a whole, as long as it is not too large and does not come too slowly.
 pub(crate) async fn read_body(
     headers: &HeaderMap,
@@ -68,5 +88,5 @@ pub(crate) fn refusal(problem: &Problem) -> axum::response::Response {
 
 /// A media type as a header's value.
 pub(crate) fn content_type(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("application/octet-stream"))
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(OCTET_STREAM))
 }

@@ -4,27 +4,43 @@
 
 mod transport;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tollgate::core::{AttachedEffect, BoxFuture, EffectError, EffectKind, EffectName, MessageId};
 use tollgate::{Message, SideEffect, TollgateError, Tx};
 
 pub use self::transport::{Reqwest, Transport, TransportError};
 use crate::TOLLGATE_RESPONSE;
 use crate::frame;
+use crate::problem::{NAMESPACE, PROBLEM_JSON};
 use crate::request_id::RequestId;
 use crate::stored_response::Response;
 
 /// The kind of side effect that calls are.
 pub const HTTP_CALL: &str = "http-call";
 
-/// Longest wait that a server can ask for (`Retry-After`) before a call gives up for now, and its message is put back.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(20);
+/// Longest time that a step takes with all its repetitions, unless something else is said: shorter than an attempt may take, so
+/// that nothing is created after its deadline.
+const STEP_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// Longest time for which a server is left alone because it says so (`Retry-After`).
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
+/// First wait before a repetition; it doubles each time.
+const BACKOFF_FIRST: Duration = Duration::from_millis(40);
+
+/// Most doublings of the wait.
+const BACKOFF_DOUBLINGS_MAX: u32 = 7;
+
+/// Most servers of which it is remembered that they want to be left alone.
+const SERVERS_MAX: usize = 1_024;
 
 /// What is to be asked of another system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +168,7 @@ struct Intent {
 #[derive(Serialize, Deserialize)]
 enum Detail {
     /// The request is stored, as this incarnation.
-    Stored { etag: Option<String> },
+    Stored { etag: String },
     /// The server will never take it, and this is what it said. The body follows.
     Refused { head: ResponseHead },
 }
@@ -178,6 +194,9 @@ pub struct HttpCalls {
     transport: Arc<dyn Transport>,
     headers: Headers,
     attempts: u32,
+    time_max: Duration,
+    /// Until when a server wants to be left alone, by scheme and authority. Repetitions by the engine respect it too.
+    left_alone: Mutex<HashMap<String, Instant>>,
 }
 
 /// Headers for calls of a URL.
@@ -194,6 +213,8 @@ impl HttpCalls {
             transport: Arc::new(transport),
             headers: Box::new(|_| HeaderMap::new()),
             attempts: 4,
+            time_max: STEP_TIME_MAX,
+            left_alone: Mutex::default(),
         }
     }
 
@@ -211,6 +232,14 @@ impl HttpCalls {
         self
     }
 
+    /// Longest time that a step takes with all its repetitions, whatever the transport does. Keep it below the gate's
+    /// `attempt_max`. Default: 40 s.
+    #[must_use]
+    pub fn time_max(mut self, duration: Duration) -> Self {
+        self.time_max = duration;
+        self
+    }
+
     /// Sends a request until somebody says something for good.
     async fn send(
         &self,
@@ -220,11 +249,22 @@ impl HttpCalls {
         body: Option<(&str, Bytes)>,
     ) -> Result<http::Response<Bytes>, EffectError> {
         let refused = |reason: String| EffectError::Refused { name: name.clone(), reason };
+        let unavailable = |reason: String| EffectError::Unavailable { name: name.clone(), reason };
+        let uri: http::Uri = name.as_str().parse().map_err(|_| refused("it is no URL".to_owned()))?;
+        let server =
+            format!("{}://{}", uri.scheme_str().unwrap_or(""), uri.authority().map_or("", |a| a.as_str()));
+        let end = Instant::now() + self.time_max;
         let mut failures = 0;
         loop {
+            if let Some(until) = self.left_alone_until(&server) {
+                if until > end {
+                    return Err(unavailable("the server has asked to be left alone for a while".to_owned()));
+                }
+                tokio::time::sleep_until(until).await;
+            }
             let mut request = http::Request::new(Bytes::new());
             *request.method_mut() = method.clone();
-            *request.uri_mut() = name.as_str().parse().map_err(|_| refused("it is no URL".to_owned()))?;
+            *request.uri_mut() = uri.clone();
             *request.headers_mut() = (self.headers)(name.as_str());
             if let Some(etag) = etag {
                 let etag = HeaderValue::from_str(etag).map_err(|error| refused(error.to_string()))?;
@@ -236,25 +276,43 @@ impl HttpCalls {
                 request.headers_mut().insert(CONTENT_TYPE, value);
                 *request.body_mut() = content.clone();
             }
-            let (reason, asked) = match self.transport.send(request).await {
-                Ok(response) if is_final(&response) => return Ok(response),
-                Ok(response) => {
-                    (format!("{method} was answered with {}", response.status()), retry_after(&response))
+            let reason = match tokio::time::timeout_at(end, self.transport.send(request)).await {
+                Ok(Ok(response)) if is_final(&response) => return Ok(response),
+                Ok(Ok(response)) => {
+                    if let Some(wait) = retry_after(&response) {
+                        self.leave_alone(&server, wait);
+                    }
+                    format!("{method} was answered with {}", response.status())
                 }
-                Err(TransportError::TooLarge { bytes_max }) => {
+                Ok(Err(TransportError::TooLarge { bytes_max })) => {
                     let what =
                         format!("the response has more than {bytes_max} bytes: raise the transport's limit");
                     return Err(refused(what));
                 }
-                Err(TransportError::Failed { reason }) => (reason, None),
+                Ok(Err(TransportError::Failed { reason })) => reason,
+                Err(_) => format!("{method} was not answered within {} s", self.time_max.as_secs_f32()),
             };
+            let wait = BACKOFF_FIRST * 2u32.pow(failures.min(BACKOFF_DOUBLINGS_MAX));
             failures += 1;
-            let wait = asked.unwrap_or_else(|| Duration::from_millis(20 << failures.min(8)));
-            if failures >= self.attempts || wait > RETRY_AFTER_MAX {
-                return Err(EffectError::Unavailable { name: name.clone(), reason });
+            if failures >= self.attempts || Instant::now() + wait > end {
+                return Err(unavailable(reason));
             }
             tracing::debug!(effect = %name, failures, reason, "a call is repeated");
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn left_alone_until(&self, server: &str) -> Option<Instant> {
+        let left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+        left_alone.get(server).copied().filter(|until| *until > Instant::now())
+    }
+
+    fn leave_alone(&self, server: &str, wait: Duration) {
+        let now = Instant::now();
+        let mut left_alone = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+        left_alone.retain(|_, until| *until > now);
+        if left_alone.len() < SERVERS_MAX {
+            left_alone.insert(server.to_owned(), now + wait.min(RETRY_AFTER_MAX));
         }
     }
 
@@ -263,14 +321,17 @@ impl HttpCalls {
         let response = self.send(name, Method::PUT, None, Some((&content_type, body))).await?;
         let status = response.status();
         if status.is_success() {
-            let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-            return Ok(frame::encode(&Detail::Stored { etag }, b""));
+            let Some(etag) = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()) else {
+                // Found out before the commit: afterwards nobody could be made to execute anything.
+                let reason = format!(
+                    "{status} without an ETag is not what an exactly-once server says: correct the URL"
+                );
+                return Err(EffectError::Refused { name: name.clone(), reason });
+            };
+            return Ok(frame::encode(&Detail::Stored { etag: etag.to_owned() }, b""));
         }
-        if is_about_us(status) {
-            // Nothing has happened yet, and an operator can mend it: the message waits, or is dead-lettered with this reason.
-            let reason = format!("the server refuses our credentials with {status}: correct them");
-            return Err(EffectError::Refused { name: name.clone(), reason });
-        }
+        // Nothing has happened yet, and an operator can mend it: the message waits, or is dead-lettered with this reason.
+        check_credentials(name, &response)?;
         Ok(frame::encode(&Detail::Refused { head: head_of(&response) }, response.body()))
     }
 
@@ -278,14 +339,9 @@ impl HttpCalls {
         match detail(effect)? {
             (Detail::Refused { .. }, _) => Ok(()),
             (Detail::Stored { etag }, _) => {
-                let response = self.send(&effect.name, Method::POST, etag.as_deref(), None).await?;
-                let status = response.status();
-                if is_about_us(status) && !is_stored(&response) {
-                    let reason = format!("the server refuses our credentials with {status}: correct them");
-                    return Err(EffectError::Refused { name: effect.name.clone(), reason });
-                }
+                let response = self.send(&effect.name, Method::POST, Some(&etag), None).await?;
                 // Even where it says that there is no such request: then somebody was past the follow-up, and cleaned up.
-                Ok(())
+                self.check_origin(effect, &response)
             }
         }
     }
@@ -294,10 +350,12 @@ impl HttpCalls {
         match detail(effect)? {
             (Detail::Refused { head }, body) => Ok(frame::encode(&head, &body)),
             (Detail::Stored { etag }, _) => {
-                let mut response = self.send(&effect.name, Method::GET, etag.as_deref(), None).await?;
+                let mut response = self.send(&effect.name, Method::GET, Some(&etag), None).await?;
+                self.check_origin(effect, &response)?;
                 if response.status() == StatusCode::CONFLICT && !is_stored(&response) {
                     // Stored, and not executed: the server has lost the execution that it had confirmed.
-                    response = self.send(&effect.name, Method::POST, etag.as_deref(), None).await?;
+                    response = self.send(&effect.name, Method::POST, Some(&etag), None).await?;
+                    self.check_origin(effect, &response)?;
                 }
                 Ok(frame::encode(&head_of(&response), response.body()))
             }
@@ -306,13 +364,26 @@ impl HttpCalls {
 
     async fn delete(&self, name: &EffectName) -> Result<(), EffectError> {
         let response = self.send(name, Method::DELETE, None, None).await?;
-        let status = response.status();
-        if is_about_us(status) {
-            let reason = format!("the server refuses our credentials with {status}: correct them");
-            return Err(EffectError::Refused { name: name.clone(), reason });
-        }
         // Whatever else is refused for good is nothing that could have been stored.
-        Ok(())
+        check_credentials(name, &response)
+    }
+
+    /// Whether the exactly-once server itself says so. Once a request is stored, nobody else's word counts: a proxy's page for
+    /// a server that is being replaced must not become the response to a payment.
+    fn check_origin(
+        &self,
+        effect: &AttachedEffect,
+        response: &http::Response<Bytes>,
+    ) -> Result<(), EffectError> {
+        if is_stored(response) {
+            return Ok(());
+        }
+        check_credentials(&effect.name, response)?;
+        if is_problem_of_ours(response) {
+            return Ok(());
+        }
+        let reason = format!("somebody else than the server answered with {}", response.status());
+        Err(EffectError::Unavailable { name: effect.name.clone(), reason })
     }
 
     fn intent(&self, intent: &Bytes) -> Result<(Intent, Bytes), EffectError> {
@@ -389,18 +460,43 @@ fn is_final(response: &http::Response<Bytes>) -> bool {
     is_stored(response) || !is_passing
 }
 
-/// A refusal that is about our credentials and not about the request.
-fn is_about_us(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED
-    )
+/// An error if the refusal is about our credentials and not about the request. That passes when an operator has corrected them,
+/// so whatever waits for it goes on waiting, and is no response.
+fn check_credentials(name: &EffectName, response: &http::Response<Bytes>) -> Result<(), EffectError> {
+    match response.status() {
+        status @ (StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+            if !is_stored(response) =>
+        {
+            let reason = format!("the server refuses our credentials with {status}: correct them");
+            Err(EffectError::Unavailable { name: name.clone(), reason })
+        }
+        _ => Ok(()),
+    }
 }
 
-/// How long the server wants us to wait, in whole seconds; dates are not worth a clock that both sides agree on.
+/// Whether it is a problem that an exactly-once server tells of.
+fn is_problem_of_ours(response: &http::Response<Bytes>) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        r#type: String,
+    }
+    let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|value| value == PROBLEM_JSON);
+    is_problem
+        && serde_json::from_slice(response.body()).is_ok_and(|Kind { r#type }| r#type.starts_with(NAMESPACE))
+}
+
+/// How long the server wants us to wait: in seconds, or until a date by our clock.
 fn retry_after(response: &http::Response<Bytes>) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(text).ok()?;
+            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+        }
+    }
 }
 
 fn head_of(response: &http::Response<Bytes>) -> ResponseHead {

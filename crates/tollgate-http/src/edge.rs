@@ -80,6 +80,23 @@ struct Full {
     headers: Vec<(String, String)>,
 }
 
+impl Full {
+    fn stored(self, fingerprint: &str) -> StoredResponse {
+        let mut stored = StoredResponse::inline(fingerprint.to_owned(), &self.response);
+        stored.head.headers = self.headers;
+        stored
+    }
+}
+
+/// A response that can't leave with the commit of the attempt that gave it: it leaves on the way of failures, which commit
+/// nothing and clean up.
+enum Uncommitted {
+    /// It is given and not remembered.
+    Forgotten(Full),
+    /// It is to be remembered, by a commit of its own.
+    Remembered(Full),
+}
+
 async fn execute<H, F>(
     edge: &Edge,
     partition: &str,
@@ -93,44 +110,48 @@ where
     F: Future<Output = Result<Full, HandlerError>> + Send + 'static,
 {
     let fingerprint = blake3::hash(payload).to_hex().to_string();
-    // A response that is not to be remembered: it leaves on the way of failures, which commit nothing.
-    let unstored: Arc<Mutex<Option<Full>>> = Arc::default();
+    let uncommitted: Arc<Mutex<Option<Uncommitted>>> = Arc::default();
     let run = {
-        let (fingerprint, unstored) = (fingerprint.clone(), Arc::clone(&unstored));
+        let (fingerprint, uncommitted) = (fingerprint.clone(), Arc::clone(&uncommitted));
         move |tx: Tx| {
             let response = handler(tx.clone());
-            let (fingerprint, unstored) = (fingerprint.clone(), Arc::clone(&unstored));
+            let (fingerprint, uncommitted) = (fingerprint.clone(), Arc::clone(&uncommitted));
             async move {
+                let leave = |response| {
+                    *uncommitted.lock().unwrap_or_else(PoisonError::into_inner) = response;
+                };
+                // What an earlier attempt said is of no interest.
+                leave(None);
                 let full = response.await?;
                 let status = full.response.status();
+                let refused = || HandlerError::permanent(format!("the handler answers with {status}"));
                 if status.is_server_error() || status.is_informational() {
-                    *unstored.lock().unwrap_or_else(PoisonError::into_inner) = Some(full);
-                    return Err(HandlerError::permanent(format!("the handler answers with {status}")));
+                    leave(Some(Uncommitted::Forgotten(full)));
+                    return Err(refused());
                 }
-                if status.is_client_error() {
-                    tx.discard().await?;
+                if status.is_client_error() && tx.discard().await.is_err() {
+                    // Only an attempt that fails cleans up its side effects.
+                    leave(Some(Uncommitted::Remembered(full)));
+                    return Err(refused());
                 }
-                let mut stored = StoredResponse::inline(fingerprint, &full.response);
-                stored.head.headers = full.headers;
-                Ok(stored.encode())
+                Ok(full.stored(&fingerprint).encode())
             }
         }
     };
-    let answer = match edge.execute_bytes(partition, key, retention, run).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            let unstored = unstored.lock().unwrap_or_else(PoisonError::into_inner).take();
-            return match (unstored, error) {
-                (Some(full), TollgateError::RequestRefused { .. }) => {
-                    let mut response = StoredResponse::inline(fingerprint, &full.response);
-                    response.head.headers = full.headers;
-                    Ok((response, false))
-                }
-                (_, error) => Err(failed(&error)),
-            };
+    let mut answer = edge.execute_bytes(partition, key, retention, run).await;
+    if matches!(answer, Err(TollgateError::RequestRefused { .. })) {
+        let left = uncommitted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match left {
+            Some(Uncommitted::Forgotten(full)) => return Ok((full.stored(&fingerprint), false)),
+            Some(Uncommitted::Remembered(full)) => {
+                let bytes = full.stored(&fingerprint).encode();
+                let remember = move |_: Tx| std::future::ready(Ok(bytes.clone()));
+                answer = edge.execute_bytes(partition, key, retention, remember).await;
+            }
+            None => {}
         }
-    };
-    let (bytes, is_replayed) = match answer {
+    }
+    let (bytes, is_replayed) = match answer.map_err(|error| failed(&error))? {
         Answer::Executed(bytes) => (bytes, false),
         Answer::Replayed(bytes) => (bytes, true),
     };
@@ -211,6 +232,9 @@ pub struct IdempotencyKey {
 impl IdempotencyKey {
     /// Remembers requests for `retention` by their key. `partition` says which partition a request is executed on, from its head
     /// and body; an error is answered as a bad request.
+    ///
+    /// A key is remembered **in the partition**: let everything that chooses it be the same in all requests of a key. Another
+    /// payload that leads to another partition is another request, and not refused.
     pub fn new(
         edge: Edge,
         retention: Duration,
@@ -286,7 +310,7 @@ impl IdempotencyKey {
             let response = service.clone().oneshot(request);
             async move {
                 let Ok(response) = response.await;
-                whole(response, bytes_max).await
+                Ok(whole(response, bytes_max).await)
             }
         };
         let answered = execute(&self.edge, &partition, &key, &payload, self.retention, handler).await;
@@ -335,20 +359,28 @@ fn payload(parts: &Parts, body: &Bytes) -> Vec<u8> {
     payload
 }
 
-/// Reads a handler's response, headers and all, but for those that belong to the connection.
-async fn whole(response: HttpResponse, bytes_max: usize) -> Result<Full, HandlerError> {
+/// Reads a handler's response, headers and all, but for those that belong to the connection. One that can't be kept is our own
+/// fault and not the caller's.
+async fn whole(response: HttpResponse, bytes_max: usize) -> Full {
+    kept(response, bytes_max).await.unwrap_or_else(|reason| {
+        tracing::error!(reason, "a response can't be kept");
+        let detail = "the server can't keep its response to this request; its log says why";
+        Full { response: Problem::new(ProblemKind::Broken, detail).response(), headers: Vec::new() }
+    })
+}
+
+async fn kept(response: HttpResponse, bytes_max: usize) -> Result<Full, String> {
     let (parts, content) = response.into_parts();
-    let body = Limited::new(content, bytes_max).collect().await.map_err(|error| {
-        HandlerError::permanent(format!("the response can't be kept (at most {bytes_max} bytes): {error}"))
-    })?;
+    let body = Limited::new(content, bytes_max)
+        .collect()
+        .await
+        .map_err(|error| format!("a response has at most {bytes_max} bytes (`body_bytes_max`): {error}"))?;
     let mut headers = Vec::new();
     for (name, value) in &parts.headers {
         if name == CONTENT_TYPE || name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
             continue;
         }
-        let value = value.to_str().map_err(|_| {
-            HandlerError::permanent(format!("the response's header {name} is no text and can't be kept"))
-        })?;
+        let value = value.to_str().map_err(|_| format!("the response's header {name} is no text"))?;
         headers.push((name.to_string(), value.to_owned()));
     }
     let media_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");

@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::stored_response::Response;
 
 /// The media type of problem details.
-const PROBLEM_JSON: &str = "application/problem+json";
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What every kind's URI begins with.
-const NAMESPACE: &str = "urn:tollgate:problem:";
+pub(crate) const NAMESPACE: &str = "urn:tollgate:problem:";
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident => $status:ident, $text:literal, $title:literal;)*) => {

@@ -101,11 +101,11 @@ type Authenticate = Arc<dyn Fn(&Parts) -> BoxFuture<'static, Result<Caller, Prob
 #[derive(Clone)]
 pub struct ExactlyOnce {
     exchange: Arc<Exchange>,
-    base: String,
 }
 
 impl ExactlyOnce {
-    /// Serves requests below the path `base`, in the name of the edge's endpoint.
+    /// Serves requests below the path `base`, in the name of the edge's endpoint. Requests are stored under both names: never
+    /// change one of them while requests are stored.
     ///
     /// `partition` says which partition a request is to be executed on; an error is answered as a bad request. It is asked once,
     /// when the request is stored. `handler` executes a request; it may run more than once, but commits at most once. What it
@@ -126,10 +126,11 @@ impl ExactlyOnce {
             partition: Arc::new(partition),
             handler: Arc::new(move |tx, request| Box::pin(handler(tx, request))),
             authenticate: Arc::new(|_: &Parts| Box::pin(async { Ok(Caller::new("")) })),
+            base: base.into().trim_end_matches('/').to_owned(),
             limits: Limits::default(),
             tombstones: Tombstones::new(TOMBSTONES_DEFAULT),
         };
-        Self { exchange: Arc::new(exchange), base: base.into() }
+        Self { exchange: Arc::new(exchange) }
     }
 
     /// Says who makes a request, from its method, path and headers; an error is answered as it is. Without this every caller is
@@ -185,12 +186,12 @@ impl ExactlyOnce {
 
     /// The routes.
     pub fn router(&self) -> axum::Router {
-        routes::router(&self.exchange, &self.base, &self.openapi())
+        routes::router(&self.exchange, &self.openapi())
     }
 
     /// The OpenAPI 3.1 description of the routes, as JSON. It is also served at `/{base}/openapi.json`.
     pub fn openapi(&self) -> serde_json::Value {
-        openapi::describe(&self.base, self.exchange.limits.body_bytes_max)
+        openapi::describe(&self.exchange.base, self.exchange.limits.body_bytes_max)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Exchange)) -> Self {

@@ -6,7 +6,8 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use world::life::{Call, Fault};
+use tollgate_http::RequestId;
+use world::life::{Call, Fault, Life};
 use world::{At, Run, Way, World};
 
 /// Plays the scene with each fault at each step of one process, and returns how many there were of each kind of call.
@@ -149,6 +150,20 @@ scenarios! {
     a_crash_before_or_after_a_commit_of_the_shop: Shop "commit order/1" CRASHES;
     a_crash_before_or_after_a_publication: Shop "send to" CRASHES;
     a_crash_before_or_after_a_token_is_deleted: Shop "consume" CRASHES;
+}
+
+/// What the audit looks for is what is there in between: or it would find nothing for ever.
+#[tokio::test(start_paused = true)]
+async fn the_audit_sees_a_request_that_is_stored_and_its_response() {
+    let world = World::new();
+    let bank = world.open_bank(&Life::new(None)).await.unwrap();
+    let path = format!("http://bank/payments/{}", RequestId::random());
+    for (method, kept) in [("PUT", 1), ("POST", 2), ("DELETE", 0)] {
+        let request = http::Request::builder().method(method).uri(&path).body("A".into()).unwrap();
+        assert!(world.wire.exchange(request).await.unwrap().status().is_success());
+        assert_eq!(world.bank.kept().await.len(), kept, "after {method}");
+    }
+    bank.close().await;
 }
 
 #[tokio::test(start_paused = true)]

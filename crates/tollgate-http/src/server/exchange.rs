@@ -31,6 +31,8 @@ pub(super) struct Exchange {
     pub(super) partition: PartitionOf,
     pub(super) handler: Handler,
     pub(super) authenticate: Authenticate,
+    /// The path below which it serves: two servers of one endpoint must not meet each other's requests.
+    pub(super) base: String,
     pub(super) limits: Limits,
     pub(super) tombstones: Tombstones,
 }
@@ -55,12 +57,15 @@ impl Exchange {
         let bad = |reason: String| Problem::new(ProblemKind::BadRequest, reason);
         let partition = (self.partition)(&request).map_err(bad)?;
         PartitionKey::new(&partition).map_err(|error| bad(error.to_string()))?;
+        if partition.starts_with(&self.shelves()) {
+            return Err(bad("the request asks for a partition that the server keeps for itself".to_owned()));
+        }
         let (id, caller, body) = (request.id, request.caller.clone(), request.body.clone());
         let stored = StoredRequest::new(&request, partition, now_ms());
         let fingerprint = stored.head.fingerprint.clone();
         let in_blob = self.is_for_a_blob(&body);
         let (place, is_tracked) = (self.shelf(id), self.limits.is_tracked);
-        if self.tombstones.has(id) {
+        if self.tombstones.has(id, &caller) {
             // A copy that was held up: stored again it would be nobody's.
             return Err(deleted(id));
         }
@@ -187,7 +192,7 @@ impl Exchange {
         meant: Option<&Meant>,
     ) -> Result<(), Problem> {
         let known = self.known(id).await?;
-        let stored = known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id))?;
+        let stored = known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id, caller))?;
         check_incarnation(id, &stored, meant)?;
         self.remove(id, stored).await
     }
@@ -269,13 +274,13 @@ impl Exchange {
             }
         };
         self.edge.advance_bytes(&place, &format!("clear/{step}"), clear).await.map_err(of_store)?;
-        self.tombstones.add(id);
+        self.tombstones.add(id, &stored.head.caller);
         Ok(())
     }
 
     /// The requests of one shelf, with when they were stored, if they are tracked.
     pub(super) async fn index(&self, number: u16) -> Result<Index, TollgateError> {
-        let place = shelf_of(self.edge.endpoint().as_str(), number);
+        let place = shelf_of(&self.shelves(), number);
         let Some(bytes) = self.edge.read(&place, INDEX).await? else { return Ok(Index::new()) };
         serde_json::from_slice(&bytes).map_err(|error| TollgateError::RequestRefused {
             reason: format!("the index of shelf {place} is damaged ({error}): restore it from a backup"),
@@ -297,7 +302,7 @@ impl Exchange {
         meant: Option<&Meant>,
     ) -> Result<StoredRequest, Problem> {
         let known = self.known(id).await?;
-        let stored = known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id))?;
+        let stored = known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id, caller))?;
         check_incarnation(id, &stored, meant)?;
         match stored.head.state {
             RequestState::Stored => Ok(stored),
@@ -385,11 +390,16 @@ impl Exchange {
     }
 
     fn shelf(&self, id: RequestId) -> String {
-        shelf(self.edge.endpoint().as_str(), id, self.limits.shelves)
+        shelf(&self.shelves(), id, self.limits.shelves)
     }
 
-    fn missing(&self, id: RequestId) -> Problem {
-        if self.tombstones.has(id) { deleted(id) } else { unknown(id) }
+    /// What the names of all shelves begin with.
+    fn shelves(&self) -> String {
+        format!("{}{}/requests/", self.edge.endpoint(), self.base)
+    }
+
+    fn missing(&self, id: RequestId, caller: &Caller) -> Problem {
+        if self.tombstones.has(id, caller) { deleted(id) } else { unknown(id) }
     }
 }
 

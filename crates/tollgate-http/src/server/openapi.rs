@@ -6,17 +6,26 @@ use crate::problem::ProblemKind;
 
 /// The description of the routes below `base`.
 pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
-    let base = base.trim_end_matches('/');
     let etag =
         json!({ "ETag": { "description": "Which incarnation of the request it is", "schema": text() } });
-    let stored = json!({
-        "description": "The stored response: any status, media type and body, the same whenever it is asked for",
-        "headers": {
-            "ETag": { "schema": text() },
-            "Tollgate-Response": { "schema": { "const": "stored" } },
-            "Idempotent-Replayed": { "schema": { "const": "true" } },
-        },
-        "content": { "*/*": {} },
+    let stored = |what: &str| {
+        json!({
+            "description": what,
+            "headers": {
+                "ETag": { "required": true, "schema": text() },
+                "Tollgate-Response": { "required": true, "schema": { "const": "stored" } },
+                "Idempotent-Replayed": {
+                    "description": "It was executed before, and this is the response that it got then",
+                    "schema": { "const": "true" },
+                },
+            },
+            "content": { "*/*": {} },
+        })
+    };
+    let responses = json!({
+        "200": stored("The stored response, if its status is 200; the same whenever it is asked for"),
+        "default": stored("The stored response, whatever its status, media type and body are. \
+                           It has the header Tollgate-Response; what has not is one of the others"),
     });
     let common =
         [ProblemKind::InvalidId, ProblemKind::Unauthenticated, ProblemKind::Broken, ProblemKind::Unavailable];
@@ -49,18 +58,23 @@ pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
             ProblemKind::Refused,
         ],
     );
-    let gone = [ProblemKind::UnknownId, ProblemKind::Deleted, ProblemKind::OtherIncarnation];
+    let gone = [
+        ProblemKind::BadRequest,
+        ProblemKind::UnknownId,
+        ProblemKind::Deleted,
+        ProblemKind::OtherIncarnation,
+    ];
     let post = operation(
         "executeRequest",
         "Executes the request exactly once, however often it is repeated, and answers with its response",
-        &json!({ "parameters": [precondition], "responses": { "200": stored } }),
+        &json!({ "parameters": [precondition], "responses": responses }),
         &common,
-        &[&gone[..], &[ProblemKind::Refused]].concat(),
+        &gone,
     );
     let get = operation(
         "readResponse",
         "Answers with the response of the executed request",
-        &json!({ "parameters": [precondition], "responses": { "200": stored } }),
+        &json!({ "parameters": [precondition], "responses": responses }),
         &common,
         &[&gone[..], &[ProblemKind::NotExecuted]].concat(),
     );
@@ -96,6 +110,15 @@ pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
                 "post": post,
                 "get": get,
                 "delete": delete,
+            },
+            format!("{base}/openapi.json"): {
+                "get": {
+                    "operationId": "readDescription",
+                    "summary": "Answers with this description",
+                    "responses": {
+                        "200": { "description": "This description", "content": { "application/json": {} } },
+                    },
+                },
             },
         },
         "components": { "schemas": { "Problem": problem_schema() } },

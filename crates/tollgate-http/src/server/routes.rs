@@ -9,7 +9,7 @@ use axum::extract::{Path, Request as HttpRequest, State};
 use axum::response::Response as HttpResponse;
 use axum::routing::{get, put};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -20,16 +20,13 @@ use crate::problem::{Problem, ProblemKind};
 use crate::request_id::RequestId;
 use crate::{IDEMPOTENT_REPLAYED, STORED, TOLLGATE_RESPONSE};
 
-/// The media type of a body that says nothing about itself.
-const OCTET_STREAM: &str = "application/octet-stream";
-
-pub(super) fn router(exchange: &Arc<Exchange>, base: &str, description: &serde_json::Value) -> Router {
-    let base = base.trim_end_matches('/');
+pub(super) fn router(exchange: &Arc<Exchange>, description: &serde_json::Value) -> Router {
+    let base = &exchange.base;
     let described = Response::json(description).expect("a description is JSON");
     let described = move || std::future::ready(body::written(&described));
     let requests = put(store).post(execute).get(read).delete(remove).fallback(wrong_method);
     Router::new()
-        .route(&format!("{base}/openapi.json"), get(described).fallback(wrong_method))
+        .route(&format!("{base}/openapi.json"), get(described).fallback(wrong_method_of_description))
         .route(&format!("{base}/{{id}}"), requests)
         .with_state(Arc::clone(exchange))
 }
@@ -54,15 +51,9 @@ impl axum::response::IntoResponse for Refusal {
 async fn store(State(exchange): State<Arc<Exchange>>, path: RawId, request: HttpRequest) -> Answer {
     let (parts, content) = request.into_parts();
     let (id, caller) = admit(&exchange, path, &parts).await?;
+    let content_type = body::media_type(&parts.headers)?;
     let limits = exchange.limits;
     let body = read_body(&parts.headers, content, limits.body_bytes_max, limits.body_time_max).await?;
-    let content_type = match parts.headers.get(CONTENT_TYPE) {
-        None => OCTET_STREAM.to_owned(),
-        Some(value) => value
-            .to_str()
-            .map(str::to_owned)
-            .map_err(|_| Problem::new(ProblemKind::BadRequest, "the Content-Type is not readable"))?,
-    };
     let stored = exchange.store(Request { id, caller, content_type, body }).await?;
     let (status, incarnation) = match &stored {
         Stored::New { incarnation } => (StatusCode::CREATED, incarnation),
@@ -100,8 +91,19 @@ async fn remove(State(exchange): State<Arc<Exchange>>, path: RawId, request: Htt
     Ok(response)
 }
 
-async fn wrong_method() -> Refusal {
-    Refusal(Problem::new(ProblemKind::MethodNotAllowed, "use PUT, POST, GET or DELETE"))
+async fn wrong_method() -> HttpResponse {
+    not_allowed("PUT, POST, GET, HEAD, DELETE")
+}
+
+async fn wrong_method_of_description() -> HttpResponse {
+    not_allowed("GET, HEAD")
+}
+
+fn not_allowed(methods: &'static str) -> HttpResponse {
+    let problem = Problem::new(ProblemKind::MethodNotAllowed, format!("use one of {methods}"));
+    let mut answer = body::refusal(&problem);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
 }
 
 type RawId = Result<Path<String>, axum::extract::rejection::PathRejection>;
@@ -114,13 +116,24 @@ async fn admit(exchange: &Exchange, path: RawId, parts: &Parts) -> Result<(Reque
     Ok((id, caller))
 }
 
+/// The entity tags of `If-Match`. `None`: any will do.
 fn meant(headers: &HeaderMap) -> Result<Option<Meant>, Problem> {
-    let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
-    let text = value
-        .to_str()
-        .map_err(|_| Problem::new(ProblemKind::BadRequest, "If-Match is not a list of entity tags"))?;
-    let tags = text.split(',').map(|tag| tag.trim().trim_matches('"').to_owned()).collect::<Vec<_>>();
-    Ok(if tags.iter().any(|tag| tag == "*") { None } else { Some(Meant(tags)) })
+    let malformed = || Problem::new(ProblemKind::BadRequest, "If-Match is not a list of entity tags");
+    let mut tags = Vec::new();
+    for value in headers.get_all(IF_MATCH) {
+        let text = value.to_str().map_err(|_| malformed())?;
+        for tag in text.split(',').map(str::trim) {
+            if tag == "*" {
+                return Ok(None);
+            }
+            // A proxy that compresses makes tags weak.
+            let quoted = tag.strip_prefix("W/").unwrap_or(tag);
+            let opaque = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            let opaque = opaque.filter(|opaque| !opaque.contains('"')).ok_or_else(malformed)?;
+            tags.push(opaque.to_owned());
+        }
+    }
+    Ok(if headers.contains_key(IF_MATCH) { Some(Meant(tags)) } else { None })
 }
 
 fn stored_response(answered: Answered) -> HttpResponse {
@@ -134,7 +147,7 @@ fn stored_response(answered: Answered) -> HttpResponse {
     *answer.status_mut() = response.head.status();
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, body::content_type(&response.head.content_type));
-    if length > 0 || !matches!(response.head.status, 204 | 304) {
+    if !matches!(response.head.status, 204 | 304) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     headers.insert(ETAG, etag(&response.head.answers));

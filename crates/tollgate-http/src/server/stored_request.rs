@@ -75,13 +75,13 @@ impl StoredRequest {
 }
 
 /// Where a request lies: an item in one of many partitions, all of which belong to the endpoint's server.
-pub(super) fn shelf(endpoint: &str, id: RequestId, shelves: u16) -> String {
+pub(super) fn shelf(prefix: &str, id: RequestId, shelves: u16) -> String {
     let [first, second, ..] = *id.as_bytes();
-    shelf_of(endpoint, u16::from_le_bytes([first, second]) % shelves)
+    shelf_of(prefix, u16::from_le_bytes([first, second]) % shelves)
 }
 
-pub(super) fn shelf_of(endpoint: &str, number: u16) -> String {
-    format!("{endpoint}/requests/{number}")
+pub(super) fn shelf_of(prefix: &str, number: u16) -> String {
+    format!("{prefix}{number}")
 }
 
 /// The item of the shelf that holds the request.

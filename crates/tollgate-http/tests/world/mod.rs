@@ -104,7 +104,7 @@ pub enum At {
     Bank,
 }
 
-struct House {
+pub struct House {
     store: Arc<dyn Store>,
     broker: Arc<InProcessBroker>,
     blobs: Arc<dyn Blobs>,
@@ -141,6 +141,14 @@ impl House {
         })
     }
 
+    /// The items that hold requests and responses, in all partitions.
+    pub async fn kept(&self) -> Vec<String> {
+        let page = self.store.scan(None, usize::MAX).await.unwrap();
+        let items = page.partitions.into_iter().flat_map(|scanned| scanned.items);
+        let names = items.map(|item| item.as_str().to_owned());
+        names.filter(|name| name.starts_with("request/") || name.starts_with("http-response/")).collect()
+    }
+
     fn is_quiet(&self, endpoints: &[&str]) -> bool {
         endpoints.iter().all(|endpoint| {
             let depth = self.broker.depth(&EndpointName::new(*endpoint).unwrap());
@@ -152,8 +160,8 @@ impl House {
 /// The whole scene.
 pub struct World {
     shop: House,
-    bank: House,
-    wire: Wire,
+    pub bank: House,
+    pub wire: Wire,
 }
 
 /// What came of a run.
@@ -170,7 +178,7 @@ const SHOP: [&str; 3] = ["front", "orders", "shipping"];
 const BANK: [&str; 2] = ["payments", "ledger"];
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { shop: House::new("shop"), bank: House::new("bank"), wire: Wire::default() }
     }
 
@@ -187,7 +195,7 @@ impl World {
         tokio::time::timeout(Duration::from_secs(60), opening).await.ok().map(Result::unwrap)
     }
 
-    async fn open_bank(&self, life: &Arc<Life>) -> Option<Gate> {
+    pub async fn open_bank(&self, life: &Arc<Life>) -> Option<Gate> {
         let opening = self
             .bank
             .gate(life)
@@ -253,14 +261,13 @@ impl World {
 
     async fn remove_strays(&self, bank: &Gate) -> usize {
         let edge = bank.edge("payments").unwrap();
-        let mut strays = 0;
-        for id in self.wire.ids() {
-            if edge.read(&shelf(id), &format!("request/{id}")).await.unwrap().is_some() {
-                server(edge.clone()).remove(id).await.unwrap();
-                strays += 1;
+        let kept = self.bank.kept().await;
+        for item in &kept {
+            if let Some(id) = item.strip_prefix("request/") {
+                server(edge.clone()).remove(id.parse().unwrap()).await.unwrap();
             }
         }
-        strays
+        kept.len()
     }
 
     async fn is_over(&self) -> bool {
@@ -283,12 +290,8 @@ impl World {
             assert_eq!(number(shop, "order/1", "receipts").await, 1, "receipts: {}", what());
             assert_eq!(number(shop, "warehouse", "count").await, 1, "shipments: {}", what());
         }
-        for id in self.wire.ids() {
-            let request = bank.read(&shelf(id), &format!("request/{id}")).await.unwrap();
-            assert_eq!(request, None, "a request is left: {}", what());
-            let response = bank.read("account/A", &format!("http-response/{id}")).await.unwrap();
-            assert_eq!(response, None, "a response is left: {}", what());
-        }
+        let kept = self.bank.kept().await;
+        assert!(kept.is_empty(), "requests and responses are left: {kept:?} {}", what());
         for (house, endpoints) in [(&self.shop, &SHOP[..]), (&self.bank, &BANK[..])] {
             assert_eq!(house.blobs.list("").await.unwrap(), [], "blobs are left: {}", what());
             for endpoint in endpoints {
@@ -303,11 +306,6 @@ impl World {
             }
         }
     }
-}
-
-/// Where the bank keeps a request.
-fn shelf(id: RequestId) -> String {
-    format!("payments/requests/{}", u16::from_le_bytes([id.as_bytes()[0], id.as_bytes()[1]]) % 256)
 }
 
 /// The bank's server.

@@ -1,7 +1,5 @@
-//! The network between client and server, in memory: requests and responses get lost, are repeated, and come late. What was sent is
-//! remembered, so that a test can look whether anything of it is left.
+//! The network between client and server, in memory: requests and responses get lost, are repeated, and come late.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +8,6 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tollgate::core::BoxFuture;
-use tollgate_http::RequestId;
 use tollgate_http::client::{Transport, TransportError};
 use tower::ServiceExt;
 
@@ -23,18 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Default)]
 pub struct Wire {
     server: Arc<Mutex<Option<Router>>>,
-    ids: Arc<Mutex<BTreeSet<RequestId>>>,
     copies: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
 }
 
 impl Wire {
     pub fn connect(&self, server: Router) {
         *self.server.lock().unwrap() = Some(server);
-    }
-
-    /// All ids that were ever used.
-    pub fn ids(&self) -> Vec<RequestId> {
-        self.ids.lock().unwrap().iter().copied().collect()
     }
 
     /// Waits until everything has arrived that was on its way.
@@ -46,7 +37,10 @@ impl Wire {
     }
 
     /// One request, for real.
-    async fn exchange(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+    pub async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
         let failed = |reason: &str| TransportError::Failed { reason: reason.to_owned() };
         let server = self.server.lock().unwrap().clone().ok_or_else(|| failed("nobody listens"))?;
         let exchange = async {
@@ -81,8 +75,6 @@ impl Transport for MortalTransport {
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
             let lost = || TransportError::Failed { reason: "the connection broke".to_owned() };
-            let id = request.uri().path().rsplit('/').next().unwrap().parse().unwrap();
-            self.wire.ids.lock().unwrap().insert(id);
             let answered = |status: u16| {
                 let mut response = http::Response::new(Bytes::from_static(b"<h1>a proxy's own page</h1>"));
                 *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
