@@ -15,6 +15,9 @@ use crate::stored_response::Response;
 /// The media type of a body that says nothing about itself.
 const OCTET_STREAM: &str = "application/octet-stream";
 
+/// Longest media type, in bytes.
+const MEDIA_TYPE_BYTES_MAX: usize = 1_024;
+
 /// The media type that a body's sender says it has, as it was written.
 pub(crate) fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
     let malformed = || Problem::new(ProblemKind::BadRequest, "the Content-Type is not one media type");
@@ -23,7 +26,8 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
     let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or_else(malformed)?;
     let essence = text.split(';').next().unwrap_or_default().trim();
     let (main, sub) = essence.split_once('/').ok_or_else(malformed)?;
-    if is_token(main) && is_token(sub) { Ok(text.to_owned()) } else { Err(malformed()) }
+    let is_one = is_token(main) && is_token(sub) && text.len() <= MEDIA_TYPE_BYTES_MAX;
+    if is_one { Ok(text.to_owned()) } else { Err(malformed()) }
 }
 
 /// Whether HTTP calls it a token (RFC 9110, 5.6.2).

@@ -341,7 +341,7 @@ impl HttpCalls {
             (Detail::Stored { etag }, _) => {
                 let response = self.send(&effect.name, Method::POST, Some(&etag), None).await?;
                 // Even where it says that there is no such request: then somebody was past the follow-up, and cleaned up.
-                self.check_origin(effect, &response)
+                check_origin(effect, &response)
             }
         }
     }
@@ -351,11 +351,11 @@ impl HttpCalls {
             (Detail::Refused { head }, body) => Ok(frame::encode(&head, &body)),
             (Detail::Stored { etag }, _) => {
                 let mut response = self.send(&effect.name, Method::GET, Some(&etag), None).await?;
-                self.check_origin(effect, &response)?;
+                check_origin(effect, &response)?;
                 if response.status() == StatusCode::CONFLICT && !is_stored(&response) {
                     // Stored, and not executed: the server has lost the execution that it had confirmed.
                     response = self.send(&effect.name, Method::POST, Some(&etag), None).await?;
-                    self.check_origin(effect, &response)?;
+                    check_origin(effect, &response)?;
                 }
                 Ok(frame::encode(&head_of(&response), response.body()))
             }
@@ -366,24 +366,6 @@ impl HttpCalls {
         let response = self.send(name, Method::DELETE, None, None).await?;
         // Whatever else is refused for good is nothing that could have been stored.
         check_credentials(name, &response)
-    }
-
-    /// Whether the exactly-once server itself says so. Once a request is stored, nobody else's word counts: a proxy's page for
-    /// a server that is being replaced must not become the response to a payment.
-    fn check_origin(
-        &self,
-        effect: &AttachedEffect,
-        response: &http::Response<Bytes>,
-    ) -> Result<(), EffectError> {
-        if is_stored(response) {
-            return Ok(());
-        }
-        check_credentials(&effect.name, response)?;
-        if is_problem_of_ours(response) {
-            return Ok(());
-        }
-        let reason = format!("somebody else than the server answered with {}", response.status());
-        Err(EffectError::Unavailable { name: effect.name.clone(), reason })
     }
 
     fn intent(&self, intent: &Bytes) -> Result<(Intent, Bytes), EffectError> {
@@ -460,6 +442,20 @@ fn is_final(response: &http::Response<Bytes>) -> bool {
     is_stored(response) || !is_passing
 }
 
+/// Whether the exactly-once server itself says so. Once a request is stored, nobody else's word counts: a proxy's page for
+/// a server that is being replaced must not become the response to a payment.
+fn check_origin(effect: &AttachedEffect, response: &http::Response<Bytes>) -> Result<(), EffectError> {
+    if is_stored(response) {
+        return Ok(());
+    }
+    check_credentials(&effect.name, response)?;
+    if is_problem_of_ours(response) {
+        return Ok(());
+    }
+    let reason = format!("somebody else than the server answered with {}", response.status());
+    Err(EffectError::Unavailable { name: effect.name.clone(), reason })
+}
+
 /// An error if the refusal is about our credentials and not about the request. That passes when an operator has corrected them,
 /// so whatever waits for it goes on waiting, and is no response.
 fn check_credentials(name: &EffectName, response: &http::Response<Bytes>) -> Result<(), EffectError> {
@@ -490,13 +486,11 @@ fn is_problem_of_ours(response: &http::Response<Bytes>) -> bool {
 /// How long the server wants us to wait: in seconds, or until a date by our clock.
 fn retry_after(response: &http::Response<Bytes>) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let date = httpdate::parse_http_date(text).ok()?;
-            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-        }
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
     }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 fn head_of(response: &http::Response<Bytes>) -> ResponseHead {

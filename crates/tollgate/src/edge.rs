@@ -12,6 +12,7 @@ use tollgate_core::blobs::BlobStream;
 use tollgate_core::processing::{Request, RequestDeduplication};
 use tollgate_core::{
     BoxFuture, DeduplicationKey, EffectName, EndpointName, ItemName, LoadRequest, MessageId, PartitionKey,
+    StoreLimits,
 };
 
 use crate::backoff::Backoff;
@@ -57,7 +58,7 @@ impl Edge {
     ///
     /// # Errors
     /// [`TollgateError::RequestFailed`] if it could not be executed now; [`TollgateError::RequestRefused`] if it never
-    /// will be.
+    /// will be; [`TollgateError::Closed`] if the gate takes no more.
     pub async fn execute<R, H, F>(
         &self,
         partition: &str,
@@ -165,6 +166,11 @@ impl Edge {
         Ok(self.engine.effects.required_blobs()?.delete(blob).await?)
     }
 
+    /// What the store of the endpoint's partitions takes.
+    pub fn store_limits(&self) -> StoreLimits {
+        self.engine.stores[self.store].store().limits()
+    }
+
     /// Whether the gate has blob storage.
     pub fn has_blobs(&self) -> bool {
         self.engine.effects.blobs().is_some()
@@ -199,6 +205,9 @@ impl Edge {
         let key = LaneKey { store: self.store, partition: PartitionKey::new(partition)? };
         let mut failures = 0;
         loop {
+            if self.engine.tasks.is_ending() {
+                return Err(TollgateError::Closed);
+            }
             let (reply, outcome) = oneshot::channel();
             let job = RequestJob { request: request.clone(), run: Arc::clone(&run), reply };
             self.engine.submit(key.clone(), Job::Request(job));

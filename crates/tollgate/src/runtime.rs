@@ -89,6 +89,11 @@ impl Tasks {
         &*self.runtime
     }
 
+    /// Whether somebody waits for the end of all tasks: then nobody from outside may begin one.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.tracker.is_closed()
+    }
+
     /// Waits until every task has ended.
     pub(crate) async fn join(&self) {
         self.tracker.close();

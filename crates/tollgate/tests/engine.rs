@@ -533,6 +533,18 @@ async fn closing_finishes_what_was_taken_and_takes_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_closed_gate_takes_no_requests_either() {
+    let (store, broker) = (memory_store(), broker());
+    let gate = gate(&store, &broker).open().await.unwrap();
+    let edge = gate.edge("edge").unwrap();
+    gate.close().await;
+    let late =
+        edge.execute("P", "late", Duration::from_secs(60), |tx: Tx| async move { Ok(tx.put(TOTAL, &1)?) });
+    assert!(matches!(late.await, Err(TollgateError::Closed)));
+    assert_eq!(total(&*store, "P").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gate_that_makes_no_sense_does_not_open_and_says_why() {
     let problem = async |builder: GateBuilder| match builder.open().await {
         Err(TollgateError::Configuration(problem)) => problem,

@@ -24,6 +24,9 @@ use crate::stored_response::StoredResponse;
 /// The item of a shelf that lists its requests, where they are tracked.
 const INDEX: &str = "index";
 
+/// Bytes kept free in an item for what stands before a body: names of caller and partition, media type, hashes.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+
 /// Everything that a server was put together from.
 #[derive(Clone)]
 pub(super) struct Exchange {
@@ -90,7 +93,12 @@ impl Exchange {
             }
         };
         let step = format!("store/{id}/{}", RequestId::random());
-        let known = match self.edge.advance_bytes(&place, &step, put).await.map_err(|e| failed(id, &e))? {
+        let put = self.edge.advance_bytes(&place, &step, put).await.map_err(|error| match error {
+            // There is no handler here that could refuse it: it hit a limit of the store.
+            TollgateError::RequestRefused { reason } => Problem::new(ProblemKind::TooLarge, reason),
+            error => failed(id, &error),
+        });
+        let known = match put? {
             Answer::Executed(incarnation) => {
                 return Ok(Stored::New { incarnation: String::from_utf8_lossy(&incarnation).into_owned() });
             }
@@ -386,7 +394,8 @@ impl Exchange {
     }
 
     fn is_for_a_blob(&self, body: &Bytes) -> bool {
-        body.len() > self.limits.inline_bytes_max && self.edge.has_blobs()
+        let item_max = self.edge.store_limits().item_bytes_max.saturating_sub(HEAD_BYTES_MAX);
+        body.len() > self.limits.inline_bytes_max.min(item_max) && self.edge.has_blobs()
     }
 
     fn shelf(&self, id: RequestId) -> String {

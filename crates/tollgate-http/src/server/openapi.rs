@@ -55,7 +55,6 @@ pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
             ProblemKind::Deleted,
             ProblemKind::TooLarge,
             ProblemKind::TooSlow,
-            ProblemKind::Refused,
         ],
     );
     let gone = [

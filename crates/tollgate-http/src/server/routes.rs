@@ -139,7 +139,10 @@ fn meant(headers: &HeaderMap) -> Result<Option<Meant>, Problem> {
 fn stored_response(answered: Answered) -> HttpResponse {
     let Answered { response, blob, replayed } = answered;
     let length = blob.as_ref().map_or(response.body.len() as u64, |(length, _)| *length);
+    // Whatever a handler thinks: these have no body, and a length without one would confuse the connection.
+    let is_bodiless = matches!(response.head.status, 204 | 304);
     let content = match blob {
+        _ if is_bodiless => Body::empty(),
         None => Body::from(response.body),
         Some((_, content)) => Body::from_stream(content),
     };
@@ -147,7 +150,7 @@ fn stored_response(answered: Answered) -> HttpResponse {
     *answer.status_mut() = response.head.status();
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, body::content_type(&response.head.content_type));
-    if !matches!(response.head.status, 204 | 304) {
+    if !is_bodiless {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     headers.insert(ETAG, etag(&response.head.answers));
