@@ -80,6 +80,7 @@ impl Ground {
             .broker(Arc::clone(&self.broker) as Arc<dyn Broker>)
             .blobs(Arc::clone(&self.blobs) as Arc<dyn Blobs>)
             .wake_up_after(Duration::from_millis(50))
+            .sweep_every(None)
             .endpoint(Endpoint::new("payments"))
             .endpoint(Endpoint::new("ledger").on(count))
             .open()
