@@ -5,6 +5,9 @@
 
 mod backoff;
 mod batch;
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod bench_internals;
 mod blob_reference;
 mod broker_client;
 mod coalescer;

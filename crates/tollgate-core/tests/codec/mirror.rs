@@ -1,19 +1,20 @@
 //! The three records once more, written down a second time for bincode's own derive: an independent statement of the
-//! format that the codec is compared with. Nothing here may be computed by the codec.
+//! format that the codec is compared with. Nothing here may be computed by the codec. The measurements of the codec use them too.
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 use tollgate_core::control_record::{Origin, RegistrationState};
 use tollgate_core::{AttachedEffect, Audience, Body, Content, ControlRecord, Envelope, OutboxEntry};
 
 type Id = [u8; 16];
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct Sequence(u64, u64);
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct Attempt(u64, u64, u32);
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct Token {
     store: String,
     partition: String,
@@ -21,7 +22,7 @@ pub struct Token {
     index: u32,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct Session {
     store: String,
     scope: String,
@@ -29,14 +30,14 @@ pub struct Session {
     token: String,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub enum MirrorContent {
     Token { token: Token, read_after: Option<Session> },
     Body(Vec<u8>),
     WakeUp { attempt: Attempt, expected: Option<Sequence> },
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct MirrorEnvelope {
     format: u8,
     message_id: Id,
@@ -47,20 +48,20 @@ pub struct MirrorEnvelope {
     content: MirrorContent,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub enum MirrorBody {
     Inline(Vec<u8>),
     Blob(String),
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct MirrorEffect {
     kind: String,
     name: String,
     detail: Vec<u8>,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub enum MirrorAudience {
     Tollgate,
     External,
@@ -68,7 +69,7 @@ pub enum MirrorAudience {
     NobodyWithEffects(Vec<MirrorEffect>),
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct MirrorEntry {
     format: u8,
     message_id: Id,
@@ -80,14 +81,14 @@ pub struct MirrorEntry {
     audience: MirrorAudience,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub enum MirrorOrigin {
     Token { token: Token, message_id: Id },
     Attempt { attempt: Attempt, message_id: Id },
     TokenWithEffects { token: Token, message_id: Id, effects: Vec<MirrorEffect> },
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct Pending {
     origin: MirrorOrigin,
     sequence: Sequence,
@@ -96,13 +97,13 @@ pub struct Pending {
     count: u32,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub enum State {
     Open,
     Condemned,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct MirrorRegistration {
     message_id: Id,
     attempt: Attempt,
@@ -112,7 +113,7 @@ pub struct MirrorRegistration {
     state: State,
 }
 
-#[derive(Debug, PartialEq, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 pub struct MirrorControl {
     format: u8,
     version: Sequence,
