@@ -1,0 +1,132 @@
+//! The payment provider's process: accounts, a ledger, and an exactly-once server in front of them. It knows the shop by a key and
+//! nothing of its orders but their names.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use serde::{Deserialize, Serialize};
+use tollgate::{Edge, Endpoint, HandlerError, Tx};
+use tollgate_http::server::{Caller, ExactlyOnce, Request};
+use tollgate_http::{Problem, ProblemKind, Response};
+
+use crate::house::House;
+use crate::messages::{OrderId, Payment, Receipt, Refusal, Step, Sum, Taken, Totals};
+use crate::{Failure, lifeline};
+
+/// The provider's endpoints.
+pub const ENDPOINTS: [&str; 2] = ["payments", "ledger"];
+
+/// Where payments are made.
+pub const PAYMENTS: &str = "/payments";
+
+/// The partition and the item in which the ledger's sums lie.
+pub const LEDGER: &str = "ledger";
+pub const TOTALS: &str = "totals";
+
+/// What the partitions of accounts begin with, the item that is the account, and what those begin with that are its payments.
+pub const ACCOUNTS: &str = "account/";
+pub const ACCOUNT: &str = "account";
+pub const PAID: &str = "payment/";
+
+/// Where both processes find the key by which the provider knows the shop. Never an argument: those are seen by everybody.
+pub const KEY: &str = "ORDERS_PROVIDER_KEY";
+
+/// What the provider has to be told.
+#[derive(Args)]
+pub struct Options {
+    /// Its directory.
+    #[arg(long)]
+    data: PathBuf,
+    /// Where it is found.
+    #[arg(long)]
+    listen: SocketAddr,
+    /// What its broker's misbehaviour is drawn from.
+    #[arg(long)]
+    seed: u64,
+}
+
+/// The key by which the provider knows the shop.
+pub fn key() -> Result<String, Failure> {
+    std::env::var(KEY).map_err(|error| format!("the environment has no {KEY}: {error}").into())
+}
+
+/// Runs the provider until it is told to close.
+pub async fn run(options: &Options) -> Result<(), Failure> {
+    let house = House::open(&options.data, "provider", &ENDPOINTS, options.seed)?;
+    let gate = house
+        .gate()
+        .endpoint(Endpoint::new("payments"))
+        .endpoint(Endpoint::new("ledger").preload(TOTALS).on(enter))
+        .open()
+        .await?;
+    let payments = payments(gate.edge("payments")?, key()?).router();
+    let ledger = gate.edge("ledger")?;
+    lifeline::serve(house, gate, payments, options.listen, ledger, LEDGER).await
+}
+
+/// The server: a payment is executed on the partition of its account.
+fn payments(edge: Edge, key: String) -> ExactlyOnce {
+    let account = |request: &Request| {
+        let payment: Payment = request.read_json().map_err(|error| format!("it is no payment: {error}"))?;
+        Ok(format!("{ACCOUNTS}{}", payment.account))
+    };
+    ExactlyOnce::new(edge, PAYMENTS, account, pay).authenticate(move |head| {
+        let given = head.headers.get(AUTHORIZATION).map_or(&b""[..], |key| key.as_bytes());
+        // Hashes are compared, so that the time it takes says nothing about the key.
+        let is_known = blake3::hash(given) == blake3::hash(key.as_bytes());
+        std::future::ready(if is_known {
+            Ok(Caller::new("shop"))
+        } else {
+            Err(Problem::new(ProblemKind::Unauthenticated, "send the key that was agreed upon"))
+        })
+    })
+}
+
+/// What somebody has at the provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    pub cents: u64,
+    pub payments: u64,
+}
+
+/// What is in an account before the first payment: next to nothing for some.
+pub fn opening_balance(account: &str) -> u64 {
+    if account.starts_with('b') { 500 } else { 1_000_000_000 }
+}
+
+/// Takes a payment, or refuses it. Either is the answer for good.
+async fn pay(tx: Tx, request: Request) -> Result<Response, HandlerError> {
+    let Payment { account: name, order, cents } = request.read_json().map_err(HandlerError::permanent)?;
+    let opened = || Account { cents: opening_balance(&name), payments: 0 };
+    let mut account: Account = tx.get(ACCOUNT).await?.unwrap_or_else(opened);
+    if account.cents < cents {
+        tx.send("ledger", LEDGER, &Taken { step: Step::Refused, cents })?;
+        let refusal = serde_json::to_vec(&Refusal { reason: "insufficient funds".to_owned() })?;
+        return Ok(Response::new(StatusCode::PAYMENT_REQUIRED, "application/json", refusal));
+    }
+    account.cents -= cents;
+    account.payments += 1;
+    tx.put(ACCOUNT, &account)?;
+    enter_for(&tx, &order, cents).await?;
+    tx.send("ledger", LEDGER, &Taken { step: Step::Paid, cents })?;
+    Ok(Response::json(&Receipt { receipt: format!("{name}-{}", account.payments) })?)
+}
+
+/// Counts what was paid for an order. Nobody looks at it here: an order that is paid twice is to be seen by the audit.
+async fn enter_for(tx: &Tx, order: &OrderId, cents: u64) -> Result<(), HandlerError> {
+    let item = format!("{PAID}{order}");
+    let mut paid: Sum = tx.get(&item).await?.unwrap_or_default();
+    paid.add(cents);
+    tx.put(&item, &paid)?;
+    Ok(())
+}
+
+async fn enter(tx: Tx, Taken { step, cents }: Taken) -> Result<(), HandlerError> {
+    let mut totals: Totals = tx.get(TOTALS).await?.unwrap_or_default();
+    totals.count(step, cents);
+    tx.put(TOTALS, &totals)?;
+    Ok(())
+}

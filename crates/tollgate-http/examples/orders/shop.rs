@@ -1,0 +1,81 @@
+//! The shop's process: a web front, four endpoints, and calls to the payment provider. This file puts them together; what each of
+//! them does is in the file with its name. Follow an order: [`front`], [`billing`], [`shipping`], [`ordering`].
+
+mod billing;
+mod bookkeeping;
+mod front;
+pub mod invoice;
+mod ordering;
+mod shipping;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use tollgate_http::client::{HttpCalls, Reqwest};
+
+use crate::house::House;
+use crate::messages::Progress;
+use crate::{Failure, lifeline, provider};
+
+pub use bookkeeping::{PARTITION as BOOKS, TOTALS};
+pub use ordering::ORDER;
+
+/// The shop's endpoints.
+pub const ENDPOINTS: [&str; 4] = ["orders", "billing", "shipping", "books"];
+
+/// How long a call to the provider may take before it is made again.
+const CALL_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the shop has to be told.
+#[derive(Args)]
+pub struct Options {
+    /// Its directory.
+    #[arg(long)]
+    data: PathBuf,
+    /// Where it is found.
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Where payments are made.
+    #[arg(long)]
+    payments: String,
+    /// What its broker's misbehaviour is drawn from.
+    #[arg(long)]
+    seed: u64,
+}
+
+/// Runs the shop until it is told to close.
+pub async fn run(options: &Options) -> Result<(), Failure> {
+    let house = House::open(&options.data, "shop", &ENDPOINTS, options.seed)?;
+    let gate = house
+        .gate()
+        .side_effect(Arc::new(calls()?))
+        .endpoint(ordering::endpoint())
+        .endpoint(billing::endpoint(&options.payments))
+        .endpoint(shipping::endpoint())
+        .endpoint(bookkeeping::endpoint())
+        .subscribe::<Progress>("books", |_| BOOKS.to_owned())
+        .open()
+        .await?;
+    let front = front::routes(gate.edge("orders")?);
+    let books = gate.edge("books")?;
+    lifeline::serve(house, gate, front, options.listen, books, BOOKS).await
+}
+
+/// Calls with the key that the provider knows us by. Reqwest's own default is a time-out of half a minute, which is right for a
+/// provider far away and too long for a show.
+fn calls() -> Result<HttpCalls, Failure> {
+    let client = reqwest::Client::builder()
+        .timeout(CALL_WITHIN)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()?;
+    let mut key = HeaderValue::from_str(&provider::key()?)?;
+    key.set_sensitive(true);
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, key)]);
+    Ok(HttpCalls::new(Reqwest::with_client(client)).headers(move |_| headers.clone()))
+}
