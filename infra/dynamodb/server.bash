@@ -113,7 +113,7 @@ await_answer() {
 # serve COMMAND...: starts the server. In the foreground this process becomes the server, so that to kill the one is to kill
 # the other.
 serve() {
-    local url=http://127.0.0.1:$port server
+    local url=${scheme:-http}://127.0.0.1:$port server
     if [ "$lifetime" = detached ]; then
         log=${log:-$pid_file.log}
         "$@" </dev/null >>"$log" 2>&1 &

@@ -43,6 +43,12 @@ pub enum BrokersError {
         /// Which record, and what is wrong with it.
         what: String,
     },
+    /// What a builder was told makes no sense.
+    #[error("{reason}; correct the settings of the broker")]
+    Settings {
+        /// What is wrong.
+        reason: String,
+    },
     /// The recovery log's writer has stopped.
     #[error("the recovery log in {} is closed", .directory.display())]
     Closed {

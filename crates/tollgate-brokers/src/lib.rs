@@ -38,13 +38,19 @@
 //! ```
 
 pub mod chaos;
+#[cfg(feature = "network")]
+mod counters;
 mod error;
 pub mod in_process;
 #[cfg(feature = "durable")]
 mod log;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 
 pub use chaos::{ChaosBroker, ChaosBuilder, ChaosCounts};
 pub use error::BrokersError;
 #[cfg(feature = "durable")]
 pub use in_process::DurableBuilder;
 pub use in_process::{DeadLetter, Depth, InProcessBroker, InProcessBuilder};
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::{RabbitMqBroker, RabbitMqBuilder};

@@ -38,24 +38,12 @@ pub struct BrokerConfig {
     pub envelope_bytes_max: usize,
 }
 
-/// Makes a test of each check of [`crate::broker_conformance`].
-///
-/// `paused` runs them on tokio's paused clock, for brokers that live in this process and keep to tokio's time;
-/// `real_time` on the real one. Then come an `async fn() -> Arc<dyn Broker>` and a [`BrokerConfig`].
-///
-/// ```ignore
-/// broker_conformance_tests!(paused, make_broker, CONFIG);
-/// ```
+/// The one list of the checks.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! broker_conformance_tests {
-    (paused, $make:expr, $config:expr) => {
-        $crate::broker_conformance_tests!(@all (start_paused = true), $make, $config);
-    };
-    (real_time, $make:expr, $config:expr) => {
-        $crate::broker_conformance_tests!(@all (), $make, $config);
-    };
-    (@all $clock:tt, $make:expr, $config:expr) => {
-        $crate::broker_conformance_tests!(@each $clock, $make, $config;
+macro_rules! with_every_broker_check {
+    ($then:ident!($($before:tt)*)) => {
+        $crate::$then! { $($before)*
             a_confirmed_message_is_delivered
             a_delivery_holds_the_envelope_as_it_was_sent
             an_unsettled_delivery_comes_again_with_a_higher_count
@@ -75,9 +63,32 @@ macro_rules! broker_conformance_tests {
             many_endpoints_do_not_mix
             a_full_queue_refuses_and_takes_again_after_an_acknowledgement
             a_queue_that_works_is_verified
-        );
+        }
     };
-    (@each $clock:tt, $make:expr, $config:expr; $($check:ident)*) => {
+}
+
+/// Makes a test of each check of [`crate::broker_conformance`].
+///
+/// `paused` runs them on tokio's paused clock, for brokers that live in this process and keep to tokio's time;
+/// `real_time` on the real one. Then come an `async fn() -> Arc<dyn Broker>` and a [`BrokerConfig`].
+///
+/// ```ignore
+/// broker_conformance_tests!(paused, make_broker, CONFIG);
+/// ```
+#[macro_export]
+macro_rules! broker_conformance_tests {
+    (paused, $make:expr, $config:expr) => {
+        $crate::with_every_broker_check!(define_broker_tests!((start_paused = true), $make, $config;));
+    };
+    (real_time, $make:expr, $config:expr) => {
+        $crate::with_every_broker_check!(define_broker_tests!((), $make, $config;));
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! define_broker_tests {
+    ($clock:tt, $make:expr, $config:expr; $($check:ident)*) => {
         $(
             #[tokio::test $clock]
             async fn $check() {
@@ -85,6 +96,28 @@ macro_rules! broker_conformance_tests {
             }
         )*
     };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! run_broker_checks {
+    ($make:ident, $config:ident; $($check:ident)*) => {
+        $(
+            let start = Instant::now();
+            $check(&$make, $config).await;
+            println!("{}: {:.1?}", stringify!($check), start.elapsed());
+        )*
+    };
+}
+
+/// Runs all checks one after the other, for brokers whose server may not be startable on a machine: the test around it says
+/// so, and does not run this.
+pub async fn run<F, Made>(make: F, config: &BrokerConfig)
+where
+    F: Fn() -> Made,
+    Made: Future<Output = Arc<dyn Broker>>,
+{
+    with_every_broker_check!(run_broker_checks!(make, config;));
 }
 
 /// A message that was confirmed is delivered, without anybody's doing more.
