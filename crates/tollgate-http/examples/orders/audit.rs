@@ -2,8 +2,6 @@
 //! be there. It asks neither of them. What is compared is in [`books`].
 
 mod books;
-#[cfg(test)]
-mod cooked;
 mod sabotage;
 
 use std::collections::BTreeMap;
@@ -15,8 +13,7 @@ use tollgate::Store;
 use tollgate::core::blobs::collect;
 use tollgate::core::{EffectName, LoadRequest};
 
-pub use self::books::Books;
-use self::books::Found;
+pub use self::books::{Books, Found};
 pub use self::sabotage::Sabotage;
 use crate::house::House;
 use crate::leftovers::partitions;
@@ -30,8 +27,8 @@ const INVOICE_BYTES_MAX: usize = 1 << 20;
 /// Compares what there is with what has to be there. The clients' complaints are differences too.
 pub async fn balance(data: &Path, input: &Input, complaints: &[String]) -> Result<Books, Failure> {
     let mut found = Found::default();
-    let shop = House::open(&data.join("shop"), "shop", &shop::ENDPOINTS, 0)?;
-    let provider = House::open(&data.join("provider"), "provider", &provider::ENDPOINTS, 0)?;
+    let shop = House::open(&data.join("shop"), "shop", &shop::ENDPOINTS, 0).await?;
+    let provider = House::open(&data.join("provider"), "provider", &provider::ENDPOINTS, 0).await?;
     for (partition, item, value) in items(&*shop.store).await? {
         if let (Some(order), shop::ORDER) = (OrderId::of_partition(&partition), item.as_str()) {
             found.orders.insert(order, read(&partition, &value)?);

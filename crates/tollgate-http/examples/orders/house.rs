@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tollgate::core::{EndpointName, StoreAlias};
 use tollgate::{Backoff, Blobs, Broker, Gate, GateBuilder, Store};
-use tollgate_brokers::{ChaosBroker, ChaosCounts, InProcessBroker};
-use tollgate_embedded::{DirectoryBlobs, EmbeddedStore};
+use tollgate_brokers::{BrokersError, ChaosBroker, ChaosCounts, InProcessBroker};
+use tollgate_embedded::{DirectoryBlobs, EmbeddedError, EmbeddedStore};
 
 use crate::Failure;
 use crate::leftovers::Leftovers;
@@ -38,6 +39,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// How long a partition is left alone before its finished entries are flushed.
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
 
+/// How long a directory may belong to somebody who is about to end, and how often it is looked whether he has.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// What a process has of its own.
 pub struct House {
     pub store: Arc<dyn Store>,
@@ -48,14 +53,17 @@ pub struct House {
 }
 
 impl House {
-    /// Opens a directory, also one that a dead process has left.
-    pub fn open(data: &Path, alias: &str, endpoints: &[&str], seed: u64) -> Result<Self, Failure> {
-        let store = EmbeddedStore::open(data.join("store"), StoreAlias::new(alias)?)?;
+    /// Opens a directory, also one that a dead process has left, or one that was left alone and is about to end.
+    pub async fn open(data: &Path, alias: &str, endpoints: &[&str], seed: u64) -> Result<Self, Failure> {
+        let alias = StoreAlias::new(alias)?;
+        let store = || EmbeddedStore::open(data.join("store"), alias.clone());
+        let store = released(store, |error| matches!(error, EmbeddedError::InUse { .. })).await?;
+        let queues = || {
+            let queues = InProcessBroker::builder().visibility_timeout(VISIBILITY_TIMEOUT);
+            queues.durable(data.join("broker")).open()
+        };
+        let queues = released(queues, |error| matches!(error, BrokersError::InUse { .. })).await?;
         let blobs = DirectoryBlobs::open(data.join("blobs"))?;
-        let queues = InProcessBroker::builder()
-            .visibility_timeout(VISIBILITY_TIMEOUT)
-            .durable(data.join("broker"))
-            .open()?;
         let queues = Arc::new(queues);
         let chaos = ChaosBroker::builder(Arc::clone(&queues) as Arc<dyn Broker>)
             .seed(seed)
@@ -107,5 +115,18 @@ impl House {
     /// Writes what is left to write, and frees the directory.
     pub async fn close(self) -> Result<(), Failure> {
         Ok(self.queues.close().await?)
+    }
+}
+
+/// Opens something as soon as nobody else has it open.
+async fn released<T, E>(open: impl Fn() -> Result<T, E>, is_in_use: impl Fn(&E) -> bool) -> Result<T, E> {
+    let asked = Instant::now();
+    loop {
+        match open() {
+            Err(error) if is_in_use(&error) && asked.elapsed() < RELEASED_WITHIN => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            opened => return opened,
+        }
     }
 }

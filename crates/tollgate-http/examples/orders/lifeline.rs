@@ -84,51 +84,75 @@ counts! {
     sends_failed,
 }
 
-/// Serves a process's routes, and reports, until it is told to close; then waits until all is quiet, and closes.
-///
-/// The sums of its books are the item `totals` of the partition `books`.
-pub async fn serve(
-    house: House,
-    gate: Gate,
-    routes: Router,
-    address: SocketAddr,
-    edge: Edge,
-    books: &str,
-) -> Result<(), Failure> {
-    let mut close = listen();
-    let listener = bind(address).await?;
-    let (end, ended) = oneshot::channel::<()>();
-    let server = tokio::spawn(async move {
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(async {
-                drop(ended.await);
-            })
-            .await
-    });
-    let mut clock = tokio::time::interval(REPORT_EVERY);
-    let mut quiet_by = None;
-    loop {
-        tokio::select! {
-            _ = clock.tick() => {}
-            told = &mut close, if quiet_by.is_none() => {
-                told?;
-                quiet_by = Some(Instant::now() + QUIET_WITHIN);
+/// The tie, at the process's end.
+pub struct Lifeline {
+    close: oneshot::Receiver<()>,
+}
+
+impl Lifeline {
+    /// Ties this process: from now on it ends when the show does. Do it first.
+    ///
+    /// The thread that listens waits for input that may never come, and ends with the process.
+    pub fn tie() -> Self {
+        let (tell, close) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut tell = Some(tell);
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                if line == CLOSE
+                    && let Some(tell) = tell.take()
+                {
+                    // Whoever would hear it may be gone already.
+                    let _ = tell.send(());
+                }
+            }
+            std::process::exit(ABANDONED);
+        });
+        Self { close }
+    }
+
+    /// Serves a process's routes, and reports, until it is told to close; then waits until all is quiet, and closes.
+    ///
+    /// The sums of its books are the item `totals` of the partition `books`.
+    pub async fn serve(
+        mut self,
+        house: House,
+        gate: Gate,
+        routes: Router,
+        address: SocketAddr,
+        edge: Edge,
+        books: &str,
+    ) -> Result<(), Failure> {
+        let listener = bind(address).await?;
+        let (end, ended) = oneshot::channel::<()>();
+        let server = axum::serve(listener, routes).with_graceful_shutdown(async {
+            drop(ended.await);
+        });
+        let server = tokio::spawn(async move { server.await });
+        let mut clock = tokio::time::interval(REPORT_EVERY);
+        let mut quiet_by = None;
+        loop {
+            tokio::select! {
+                _ = clock.tick() => {}
+                told = &mut self.close, if quiet_by.is_none() => {
+                    told?;
+                    quiet_by = Some(Instant::now() + QUIET_WITHIN);
+                }
+            }
+            report(&house, &gate, &edge, books).await?;
+            if let Some(quiet_by) = quiet_by {
+                gate.flush().await;
+                gate.sweep().await?;
+                if house.leftovers().await? == Leftovers::default() || Instant::now() > quiet_by {
+                    break;
+                }
             }
         }
         report(&house, &gate, &edge, books).await?;
-        if let Some(quiet_by) = quiet_by {
-            gate.flush().await;
-            gate.sweep().await?;
-            if house.leftovers().await? == Leftovers::default() || Instant::now() > quiet_by {
-                break;
-            }
-        }
+        drop(end);
+        server.await??;
+        gate.close().await;
+        house.close().await
     }
-    report(&house, &gate, &edge, books).await?;
-    drop(end);
-    server.await??;
-    gate.close().await;
-    house.close().await
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -142,24 +166,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
             Err(_) => tokio::time::sleep(REPORT_EVERY).await,
         }
     }
-}
-
-/// Listens to what it is told. The thread waits for input that may never come, and ends with the process.
-fn listen() -> oneshot::Receiver<()> {
-    let (tell, told) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut tell = Some(tell);
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if line == CLOSE
-                && let Some(tell) = tell.take()
-            {
-                // Whoever would hear it may be gone already.
-                let _ = tell.send(());
-            }
-        }
-        std::process::exit(ABANDONED);
-    });
-    told
 }
 
 async fn report(house: &House, gate: &Gate, edge: &Edge, books: &str) -> Result<(), Failure> {

@@ -12,9 +12,10 @@ use tollgate::{Edge, Endpoint, HandlerError, Tx};
 use tollgate_http::server::{Caller, ExactlyOnce, Request};
 use tollgate_http::{Problem, ProblemKind, Response};
 
+use crate::Failure;
 use crate::house::House;
+use crate::lifeline::Lifeline;
 use crate::messages::{OrderId, Payment, Receipt, Refusal, Step, Sum, Taken, Totals};
-use crate::{Failure, lifeline};
 
 /// The provider's endpoints.
 pub const ENDPOINTS: [&str; 2] = ["payments", "ledger"];
@@ -55,7 +56,8 @@ pub fn key() -> Result<String, Failure> {
 
 /// Runs the provider until it is told to close.
 pub async fn run(options: &Options) -> Result<(), Failure> {
-    let house = House::open(&options.data, "provider", &ENDPOINTS, options.seed)?;
+    let lifeline = Lifeline::tie();
+    let house = House::open(&options.data, "provider", &ENDPOINTS, options.seed).await?;
     let gate = house
         .gate()
         .endpoint(Endpoint::new("payments"))
@@ -64,7 +66,7 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
         .await?;
     let payments = payments(gate.edge("payments")?, key()?).router();
     let ledger = gate.edge("ledger")?;
-    lifeline::serve(house, gate, payments, options.listen, ledger, LEDGER).await
+    lifeline.serve(house, gate, payments, options.listen, ledger, LEDGER).await
 }
 
 /// The server: a payment is executed on the partition of its account.

@@ -19,8 +19,9 @@ use http::{HeaderMap, HeaderValue};
 use tollgate_http::client::{HttpCalls, Reqwest};
 
 use crate::house::House;
+use crate::lifeline::Lifeline;
 use crate::messages::Progress;
-use crate::{Failure, lifeline, provider};
+use crate::{Failure, provider};
 
 pub use bookkeeping::{PARTITION as BOOKS, TOTALS};
 pub use ordering::ORDER;
@@ -50,7 +51,8 @@ pub struct Options {
 
 /// Runs the shop until it is told to close.
 pub async fn run(options: &Options) -> Result<(), Failure> {
-    let house = House::open(&options.data, "shop", &ENDPOINTS, options.seed)?;
+    let lifeline = Lifeline::tie();
+    let house = House::open(&options.data, "shop", &ENDPOINTS, options.seed).await?;
     let gate = house
         .gate()
         .side_effect(Arc::new(calls()?))
@@ -63,7 +65,7 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
         .await?;
     let front = front::routes(gate.edge("orders")?);
     let books = gate.edge("books")?;
-    lifeline::serve(house, gate, front, options.listen, books, BOOKS).await
+    lifeline.serve(house, gate, front, options.listen, books, BOOKS).await
 }
 
 /// Calls with the key that the provider knows us by. Reqwest's own default is a time-out of half a minute, which is right for a

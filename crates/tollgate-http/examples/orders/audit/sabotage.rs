@@ -39,12 +39,12 @@ impl Sabotage {
     pub async fn commit(self, data: &Path) -> Result<(), Failure> {
         match self {
             Self::SecondPayment | Self::StoredRequest => {
-                let house = House::open(&data.join("provider"), "provider", &provider::ENDPOINTS, 0)?;
+                let house = House::open(&data.join("provider"), "provider", &provider::ENDPOINTS, 0).await?;
                 self.at_provider(&house).await?;
                 house.close().await
             }
             _ => {
-                let house = House::open(&data.join("shop"), "shop", &shop::ENDPOINTS, 0)?;
+                let house = House::open(&data.join("shop"), "shop", &shop::ENDPOINTS, 0).await?;
                 self.at_shop(&house).await?;
                 house.close().await
             }

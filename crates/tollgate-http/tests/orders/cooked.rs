@@ -2,7 +2,7 @@
 
 use tollgate::BlobReference;
 
-use super::books::{Books, Found};
+use crate::audit::{Books, Found};
 use crate::messages::{Order, OrderId, OrderState, Step, Sum, Totals};
 use crate::provider::{Account, opening_balance};
 use crate::shop::invoice;
