@@ -259,11 +259,18 @@ impl<'a> Show<'a> {
     /// Closes the shop, which may still have something to ask of the provider, and then the provider.
     async fn close(&mut self, clients: &Clients) -> Result<(), Failure> {
         self.page.change(|state| state.phase = Phase::Settling);
-        let shop = self.shop.close(CLOSED_WITHIN).await;
+        self.shop.tell_to_close(CLOSED_WITHIN)?;
+        while !self.shop.has_closed()? {
+            self.look(clients);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.provider.tell_to_close(CLOSED_WITHIN)?;
+        while !self.provider.has_closed()? {
+            self.look(clients);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
         self.look(clients);
-        let provider = self.provider.close(CLOSED_WITHIN).await;
-        self.look(clients);
-        shop.and(provider)
+        Ok(())
     }
 
     fn seconds(&self) -> f64 {

@@ -66,7 +66,7 @@ impl Run {
             let what = if line.starts_with(' ') {
                 what.join(" ")
             } else {
-                whose = what[0].to_owned();
+                what[0].clone_into(&mut whose);
                 what[1..].join(" ")
             };
             let cents = money.replace([',', '.'], "").parse().unwrap();

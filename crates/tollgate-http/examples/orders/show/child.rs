@@ -20,6 +20,7 @@ pub struct Child {
     what: &'static str,
     process: std::process::Child,
     orders: Option<ChildStdin>,
+    close_by: Option<Instant>,
     /// Reads what it reports. It ends with the process.
     reader: Option<JoinHandle<()>>,
     /// `None`: it has not reported yet.
@@ -39,7 +40,7 @@ impl Child {
             let last = Arc::clone(&last);
             std::thread::spawn(move || read(output, &last))
         });
-        Ok(Self { what, process, orders, reader, last, before: Report::default() })
+        Ok(Self { what, process, orders, close_by: None, reader, last, before: Report::default() })
     }
 
     /// Says that it takes the place of one that has died: until it reports itself, what that one has said holds.
@@ -79,34 +80,41 @@ impl Child {
     /// Kills it with SIGKILL.
     pub async fn kill(&mut self) -> Result<(), Failure> {
         self.process.kill()?;
-        self.end(Duration::MAX).await?;
+        while self.process.try_wait()?.is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.hear_the_last();
         Ok(())
     }
 
-    /// Tells it to close, and waits until it has.
-    pub async fn close(&mut self, within: Duration) -> Result<(), Failure> {
+    /// Tells it to close, and by when.
+    pub fn tell_to_close(&mut self, within: Duration) -> Result<(), Failure> {
+        self.close_by = Some(Instant::now() + within);
         if let Some(orders) = &mut self.orders {
             writeln!(orders, "{CLOSE}")?;
         }
-        let status = self.end(within).await?;
-        if status.success() { Ok(()) } else { Err(format!("{} could not close: {status}", self.what).into()) }
+        Ok(())
     }
 
-    async fn end(&mut self, within: Duration) -> Result<std::process::ExitStatus, Failure> {
-        let asked = Instant::now();
-        let status = loop {
-            if let Some(status) = self.process.try_wait()? {
-                break status;
+    /// Whether it has closed. It fails if that was not in time, or no success.
+    pub fn has_closed(&mut self) -> Result<bool, Failure> {
+        let is_late = self.close_by.is_some_and(|close_by| close_by < Instant::now());
+        match self.process.try_wait()? {
+            None if is_late => Err(format!("{} has not closed in time", self.what).into()),
+            None => Ok(false),
+            Some(status) if status.success() => {
+                self.hear_the_last();
+                Ok(true)
             }
-            if asked.elapsed() > within {
-                return Err(format!("{} did not end within {} s", self.what, within.as_secs()).into());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        };
+            Some(status) => Err(format!("{} could not close: {status}", self.what).into()),
+        }
+    }
+
+    /// Its output ends with it, and so does the thread that reads it.
+    fn hear_the_last(&mut self) {
         if self.reader.take().is_some_and(|reader| reader.join().is_err()) {
             tracing::error!(process = self.what, "the thread that reads its reports panicked");
         }
-        Ok(status)
     }
 }
 
