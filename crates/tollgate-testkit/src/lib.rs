@@ -8,6 +8,7 @@ pub mod counting_store;
 pub mod explorer;
 pub mod faulty_store;
 pub mod gallery;
+pub mod local_server;
 #[cfg(feature = "simulation")]
 pub mod one_by_one;
 #[cfg(feature = "simulation")]
@@ -20,5 +21,6 @@ pub mod store_operation;
 
 pub use counting_store::{CountingStore, OperationCount, StoreCounts};
 pub use faulty_store::{FaultCounts, FaultRates, FaultyStore, Phase};
+pub use local_server::LocalServer;
 pub use store_gate::Gate;
 pub use store_operation::Operation;
