@@ -20,6 +20,7 @@ mod show;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 /// What goes wrong in a program whose only answer is to say so and end.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -48,6 +49,9 @@ enum Process {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let Arguments { process, show } = Arguments::parse();
+    // `RUST_LOG=warn` shows how often something has to be done again.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match process {
         Some(Process::Shop(options)) => shop::run(&options).await.map(|()| ExitCode::SUCCESS),
         Some(Process::Provider(options)) => provider::run(&options).await.map(|()| ExitCode::SUCCESS),
