@@ -1,6 +1,8 @@
 //! What the measurements share: a trivial message, a way to put many of them into a system as if a sender had committed
 //! them, and a way to wait until all are processed.
 
+pub mod side_by_side;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

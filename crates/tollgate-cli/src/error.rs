@@ -50,6 +50,14 @@ pub enum CliError {
         /// What happened.
         problem: String,
     },
+    /// No runtime could be started.
+    #[cfg(feature = "bench")]
+    #[error("no threads can be started: {0}")]
+    Runtime(std::io::Error),
+    /// A measurement failed.
+    #[cfg(feature = "bench")]
+    #[error("{0}")]
+    Bench(String),
     /// Something that the demo stored is not what it stored.
     #[error("item {item} of partition {partition} is not what the demo stores there: {source}")]
     Stored {

@@ -3,6 +3,8 @@
 mod aircraft;
 mod airports;
 mod audit;
+#[cfg(feature = "bench")]
+mod bench;
 mod check;
 mod consumer;
 mod consumer_process;
@@ -23,6 +25,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::report::Verdict;
+
+/// Counts allocations for `bench`.
+#[cfg(feature = "bench-full")]
+#[global_allocator]
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 /// Exactly-once message processing: try it, and check it.
 #[derive(Parser)]
@@ -45,6 +52,9 @@ enum Command {
     /// Run a server that ends with whoever started it. The demo starts it with `--server`.
     #[command(hide = true)]
     Guard(processes::guard::Options),
+    /// Compare Tollgate with what one would do instead: the same messages, store and latency, in turns, each audited.
+    #[cfg(feature = "bench")]
+    Bench(bench::Options),
     /// See for yourself that the algorithm and this implementation of it hold.
     Check(check::Options),
 }
@@ -56,6 +66,8 @@ fn main() -> ExitCode {
         .init();
     let (name, ended) = match Arguments::parse().command {
         Command::Check(options) => return check::run(&options),
+        #[cfg(feature = "bench")]
+        Command::Bench(options) => ("bench", bench::run(&options)),
         Command::Demo(options) => ("demo", demo::run(&options).map(Verdict::exit_code)),
         Command::Host(options) => ("host", host::run(&options).map(|()| ExitCode::SUCCESS)),
         Command::Consumer(options) => {
