@@ -49,6 +49,17 @@ pub enum BrokersError {
         /// What is wrong.
         reason: String,
     },
+    /// A server can't be connected to, and never will be in this way.
+    #[cfg(feature = "nats")]
+    #[error(
+        "the broker at {address} can't be used: {reason}; look at the address and at who one claims to be"
+    )]
+    Connection {
+        /// Where it was looked for.
+        address: String,
+        /// What was wrong.
+        reason: String,
+    },
     /// The recovery log's writer has stopped.
     #[error("the recovery log in {} is closed", .directory.display())]
     Closed {

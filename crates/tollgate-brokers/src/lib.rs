@@ -4,7 +4,7 @@
 //!
 //! Metrics, by endpoint where that makes sense, with the recorder that is installed when an endpoint is first used:
 //! `tollgate_broker_sent_total`, `_delivered_total`, `_acknowledged_total`, `_retried_total`, `_dead_lettered_total`,
-//! `_log_syncs_total` and `_log_messages_total`.
+//! `_extended_total` (more time was asked for), `_log_syncs_total` and `_log_messages_total`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,8 +42,14 @@ pub mod chaos;
 mod counters;
 mod error;
 pub mod in_process;
+#[cfg(any(feature = "nats", feature = "sqs"))]
+mod inbox;
 #[cfg(feature = "durable")]
 mod log;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(any(feature = "nats", feature = "sqs"))]
+mod queue_name;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 
@@ -52,5 +58,9 @@ pub use error::BrokersError;
 #[cfg(feature = "durable")]
 pub use in_process::DurableBuilder;
 pub use in_process::{DeadLetter, Depth, InProcessBroker, InProcessBuilder};
+#[cfg(any(feature = "nats", feature = "sqs"))]
+pub use inbox::Held;
+#[cfg(feature = "nats")]
+pub use nats::{NatsBroker, NatsBuilder};
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{RabbitMqBroker, RabbitMqBuilder};

@@ -1,0 +1,149 @@
+use std::collections::VecDeque;
+
+use super::*;
+
+/// A broker that has messages ready and notes what it is told.
+#[derive(Default)]
+struct Desk {
+    ready: Mutex<VecDeque<u32>>,
+    orders: Mutex<Vec<usize>>,
+    extended: Mutex<Vec<u32>>,
+    given_back: Mutex<Vec<u32>>,
+    arrived: Notify,
+}
+
+struct Clerk(Arc<Desk>);
+
+impl Fetcher<u32> for Clerk {
+    const FETCH_MAX: usize = 10;
+    const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+    fn fetch<'a>(&'a mut self, order: &'a Order<u32>) -> BoxFuture<'a, Result<(), BrokerError>> {
+        self.0.orders.lock().unwrap().push(order.missing());
+        Box::pin(async move {
+            while order.missing() > 0 {
+                let next = self.0.ready.lock().unwrap().pop_front();
+                match next {
+                    Some(handle) => {
+                        order.deliver(vec![Arrival { handle, envelope: Bytes::new(), delivery_count: 1 }]);
+                    }
+                    None => self.0.arrived.notified().await,
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Keeper<u32> for Desk {
+    fn extend(&self, handles: Vec<u32>) -> BoxFuture<'_, ()> {
+        self.extended.lock().unwrap().extend(handles);
+        Box::pin(async {})
+    }
+
+    fn give_back(&self, handles: Vec<u32>) -> BoxFuture<'_, ()> {
+        self.given_back.lock().unwrap().extend(handles);
+        Box::pin(async {})
+    }
+}
+
+const SETTINGS: InboxSettings = InboxSettings {
+    visibility_timeout: Duration::from_secs(30),
+    hold_max: Duration::from_secs(300),
+    prefetch: 2,
+    in_flight_max: 6,
+};
+
+fn open(messages: u32, settings: InboxSettings) -> (Arc<Desk>, Inbox<u32>) {
+    let desk = Arc::new(Desk::default());
+    desk.ready.lock().unwrap().extend(0..messages);
+    let endpoint = EndpointName::new("orders").unwrap();
+    let counters = Arc::new(EndpointCounters::new(&endpoint));
+    let keeper = Arc::clone(&desk) as Arc<dyn Keeper<u32>>;
+    let inbox = Inbox::open(endpoint, settings, vec![Clerk(Arc::clone(&desk))], keeper, counters);
+    (desk, inbox)
+}
+
+fn held(waiting: usize, unsettled: usize) -> Held {
+    Held { waiting, unsettled }
+}
+
+async fn settle_in_time<T>(mut done: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..1000 {
+        if let Some(done) = done() {
+            return done;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it did not come to that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_taken_than_is_asked_for_and_may_be_unsettled() {
+    let (desk, inbox) = open(100, SETTINGS);
+    settle_in_time(|| (inbox.held() == held(2, 2)).then_some(())).await;
+    let mut receipts = Vec::new();
+    while receipts.len() < 6 {
+        receipts.extend(inbox.receive(3).await.unwrap().into_iter().map(|delivery| delivery.receipt));
+    }
+    let mut waiting = pin!(inbox.receive(3));
+    let nothing = tokio::time::timeout(Duration::from_secs(1), waiting.as_mut()).await;
+    assert!(nothing.is_err(), "six are unsettled, and no more may be: {nothing:?}");
+    assert_eq!(desk.ready.lock().unwrap().len(), 94);
+    assert!(inbox.take(&receipts[0]).is_some());
+    assert!(inbox.take(&receipts[0]).is_none(), "it is settled once");
+    assert_eq!(waiting.await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_our_own_queue_is_extended_for_as_long_as_it_waits() {
+    let (desk, inbox) = open(1, SETTINGS);
+    settle_in_time(|| (inbox.held() == held(1, 1)).then_some(())).await;
+    tokio::time::sleep(SETTINGS.hold_max * 3).await;
+    let extended = desk.extended.lock().unwrap().len();
+    assert!(extended >= 60, "90 visibility timeouts of 10 s and a bit have passed: {extended}");
+    assert_eq!(inbox.receive(1).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_receiver_has_is_extended_until_it_is_settled_or_given_up() {
+    let (desk, inbox) = open(2, SETTINGS);
+    let mut deliveries = Vec::new();
+    while deliveries.len() < 2 {
+        deliveries.extend(inbox.receive(2).await.unwrap());
+    }
+    assert!(inbox.take(&deliveries[0].receipt).is_some());
+    tokio::time::sleep(SETTINGS.hold_max).await;
+    let extended = desk.extended.lock().unwrap().clone();
+    assert!(extended.len() >= 20, "{extended:?}");
+    assert!(extended.iter().all(|handle| *handle == 1), "the first one was settled: {extended:?}");
+    tokio::time::sleep(SETTINGS.visibility_timeout * 3).await;
+    let at_last = desk.extended.lock().unwrap().len();
+    assert!(at_last <= extended.len() + 1, "it was given up: {at_last} after {}", extended.len());
+    assert_eq!(inbox.held(), Held::default());
+    assert!(inbox.take(&deliveries[1].receipt).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_receive_leaves_its_messages_to_the_next() {
+    let (desk, inbox) = open(0, SETTINGS);
+    {
+        let mut dropped = pin!(inbox.receive(4));
+        assert!(tokio::time::timeout(Duration::from_secs(1), dropped.as_mut()).await.is_err());
+        desk.ready.lock().unwrap().extend(0..4);
+        desk.arrived.notify_one();
+        settle_in_time(|| (inbox.held().waiting > 0).then_some(())).await;
+    }
+    assert!(!inbox.receive(4).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_gives_back_what_nobody_has_seen_and_ends_receivers() {
+    let (desk, inbox) = open(5, SETTINGS);
+    let delivery = inbox.receive(1).await.unwrap().remove(0);
+    settle_in_time(|| (inbox.held() == held(2, 3)).then_some(())).await;
+    inbox.close().await;
+    assert_eq!(*desk.given_back.lock().unwrap(), [1, 2]);
+    assert!(matches!(inbox.receive(1).await, Err(BrokerError::Closed { .. })));
+    assert!(inbox.take(&delivery.receipt).is_some(), "what is being worked on can still be settled");
+}

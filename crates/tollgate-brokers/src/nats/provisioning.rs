@@ -1,0 +1,265 @@
+//! The streams and consumers of an endpoint: how they are made, whether they will do, and how much is in them.
+
+use std::fmt;
+
+use async_nats::jetstream::consumer::{self, AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use tollgate_core::{BrokerError, EndpointName};
+
+use super::NatsBroker;
+use super::failure::{misconfigured, unavailable};
+use super::names::Names;
+
+/// How many messages of an endpoint are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NatsDepth {
+    /// Not settled, whether delivered or not.
+    pub left: u64,
+    /// Put aside.
+    pub dead: u64,
+}
+
+/// Something that is not as [`NatsBroker::provision`] would have made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Difference {
+    /// What it is, and what follows from it.
+    pub what: String,
+    /// What it costs.
+    pub weight: Weight,
+}
+
+/// What a difference costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Weight {
+    /// Messages may be lost: a gate is not opened on such a queue.
+    LosesMessages,
+    /// Time or room.
+    Notable,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl NatsBroker {
+    /// Makes what an endpoint needs and is not there: its stream (work-queue retention, on disk), a durable consumer for each slice, and
+    /// a stream for dead letters. What is there stays as it is: see [`NatsBroker::differences`].
+    ///
+    /// # Errors
+    /// [`BrokerError::Misconfigured`] if the server refuses, [`BrokerError::Unavailable`] if it can't be reached.
+    pub async fn provision(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
+        let names = Names::new(&self.settings.prefix, endpoint);
+        let dead = Config {
+            name: names.dead_stream(),
+            description: Some(format!("dead letters of Tollgate's endpoint {endpoint}")),
+            subjects: vec![names.dead_subject()],
+            storage: StorageType::File,
+            num_replicas: self.settings.replicas,
+            ..Config::default()
+        };
+        self.make(endpoint, dead).await?;
+        self.make(endpoint, self.stream(endpoint, &names)).await?;
+        for slice in 0..self.settings.slices {
+            let consumer = self.consumer(&names, slice);
+            let made = self.jetstream.create_consumer_on_stream(consumer, &names.stream).await;
+            made.map_err(|error| match error.kind() {
+                async_nats::jetstream::stream::ConsumerErrorKind::JetStream(said) => misconfigured(
+                    endpoint,
+                    format!("the server refuses consumer {}: {said}", Names::consumer(slice)),
+                ),
+                _ => unavailable(endpoint, &error),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What of an endpoint's stream and consumers is not as [`NatsBroker::provision`] would have made it, each with what follows from it.
+    /// None: all is well.
+    ///
+    /// # Errors
+    /// [`BrokerError::Misconfigured`] if something is missing, [`BrokerError::Unavailable`] if the server can't be reached.
+    pub async fn differences(&self, endpoint: &EndpointName) -> Result<Vec<Difference>, BrokerError> {
+        let names = Names::new(&self.settings.prefix, endpoint);
+        let stream = self.stream_of(endpoint, &names.stream).await?;
+        self.stream_of(endpoint, &names.dead_stream()).await?;
+        let mut differences = self.differences_of_stream(&stream.cached_info().config);
+        for slice in 0..self.settings.slices {
+            let name = Names::consumer(slice);
+            let consumer: Result<PullConsumer, _> = stream.get_consumer(&name).await;
+            let consumer = consumer.map_err(|error| {
+                let stream = &names.stream;
+                misconfigured(
+                    endpoint,
+                    format!("consumer {name} of stream {stream}: {error}; make it with `provision`"),
+                )
+            })?;
+            differences.extend(self.differences_of_consumer(&name, &consumer.cached_info().config));
+        }
+        Ok(differences)
+    }
+
+    fn differences_of_stream(&self, found: &Config) -> Vec<Difference> {
+        use Weight::{LosesMessages, Notable};
+
+        let is_bounded = found.max_messages > 0 || found.max_bytes > 0;
+        let window = self.settings.duplicate_window;
+        let checks = [
+            (
+                found.discard != DiscardPolicy::New && is_bounded,
+                LosesMessages,
+                "the stream is bounded and discards old messages, which nobody may have processed: discard new ones".to_owned(),
+            ),
+            (
+                !found.max_age.is_zero(),
+                LosesMessages,
+                format!("the stream forgets messages after {:?}: set no max_age", found.max_age),
+            ),
+            (
+                found.storage != StorageType::File,
+                Notable,
+                "the stream is in memory: a restart of the server loses it".to_owned(),
+            ),
+            (
+                found.retention != RetentionPolicy::WorkQueue,
+                Notable,
+                format!("retention is {:?}: acknowledged messages stay; make it work-queue", found.retention),
+            ),
+            (
+                found.duplicate_window != window,
+                Notable,
+                format!("ids are remembered for {:?} and not {window:?}", found.duplicate_window),
+            ),
+            (
+                found.num_replicas != self.settings.replicas,
+                Notable,
+                format!("it has {} replicas and not {}", found.num_replicas, self.settings.replicas),
+            ),
+        ];
+        differing(checks)
+    }
+
+    fn differences_of_consumer(&self, name: &str, found: &consumer::Config) -> Vec<Difference> {
+        use Weight::{LosesMessages, Notable};
+
+        let timeout = self.settings.inbox.visibility_timeout;
+        let checks = [
+            (
+                found.ack_policy != AckPolicy::Explicit,
+                LosesMessages,
+                format!(
+                    "consumer {name} wants {:?} acknowledgements: it must be explicit ones",
+                    found.ack_policy
+                ),
+            ),
+            (
+                found.max_deliver > 0,
+                LosesMessages,
+                format!(
+                    "consumer {name} delivers {} times and then leaves a message where nobody finds it: set no max_deliver",
+                    found.max_deliver
+                ),
+            ),
+            (
+                found.ack_wait != timeout,
+                Notable,
+                format!(
+                    "consumer {name} waits {:?} for a sign of life and not {timeout:?}: signs may come too late",
+                    found.ack_wait
+                ),
+            ),
+        ];
+        differing(checks)
+    }
+
+    /// How many messages of an endpoint are in its streams.
+    ///
+    /// # Errors
+    /// As [`NatsBroker::differences`].
+    pub async fn depth(&self, endpoint: &EndpointName) -> Result<NatsDepth, BrokerError> {
+        let names = Names::new(&self.settings.prefix, endpoint);
+        let left = self.stream_of(endpoint, &names.stream).await?.cached_info().state.messages;
+        let dead = self.stream_of(endpoint, &names.dead_stream()).await?.cached_info().state.messages;
+        Ok(NatsDepth { left, dead })
+    }
+
+    /// Deletes the streams of an endpoint with all that is in them. For tests and trials.
+    ///
+    /// # Errors
+    /// As [`NatsBroker::differences`].
+    pub async fn delete(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
+        let names = Names::new(&self.settings.prefix, endpoint);
+        for stream in [names.dead_stream(), names.stream] {
+            self.jetstream.delete_stream(stream).await.map_err(|error| unavailable(endpoint, &error))?;
+        }
+        Ok(())
+    }
+
+    fn stream(&self, endpoint: &EndpointName, names: &Names) -> Config {
+        Config {
+            name: names.stream.clone(),
+            description: Some(format!("Tollgate's endpoint {endpoint}")),
+            subjects: vec![names.all_subjects()],
+            retention: RetentionPolicy::WorkQueue,
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            max_messages: self.settings.capacity.unwrap_or(-1),
+            duplicate_window: self.settings.duplicate_window,
+            num_replicas: self.settings.replicas,
+            ..Config::default()
+        }
+    }
+
+    fn consumer(&self, names: &Names, slice: u16) -> pull::Config {
+        let name = Names::consumer(slice);
+        pull::Config {
+            durable_name: Some(name.clone()),
+            name: Some(name),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.settings.inbox.visibility_timeout,
+            filter_subject: names.subject(slice),
+            // Bounded by the processes, each by itself.
+            max_ack_pending: -1,
+            ..pull::Config::default()
+        }
+    }
+
+    async fn make(&self, endpoint: &EndpointName, config: Config) -> Result<(), BrokerError> {
+        let name = config.name.clone();
+        match self.jetstream.get_or_create_stream(config).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(match error.kind() {
+                CreateStreamErrorKind::JetStream(said) => {
+                    misconfigured(endpoint, format!("the server refuses stream {name}: {said}"))
+                }
+                CreateStreamErrorKind::InvalidStreamName | CreateStreamErrorKind::EmptyStreamName => {
+                    misconfigured(endpoint, format!("{name} can't be a stream's name: choose another prefix"))
+                }
+                _ => unavailable(endpoint, &error),
+            }),
+        }
+    }
+
+    async fn stream_of(
+        &self,
+        endpoint: &EndpointName,
+        name: &str,
+    ) -> Result<async_nats::jetstream::stream::Stream, BrokerError> {
+        self.jetstream.get_stream(name).await.map_err(|error| match error.kind() {
+            GetStreamErrorKind::JetStream(said) => {
+                misconfigured(endpoint, format!("stream {name}: {said}; make it with `provision`"))
+            }
+            _ => unavailable(endpoint, &error),
+        })
+    }
+}
+
+fn differing<const N: usize>(checks: [(bool, Weight, String); N]) -> Vec<Difference> {
+    let differing = checks.into_iter().filter(|(is_different, ..)| *is_different);
+    differing.map(|(_, weight, what)| Difference { what, weight }).collect()
+}
