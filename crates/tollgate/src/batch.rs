@@ -10,6 +10,7 @@ use tollgate_core::{Content, ItemName, Version};
 use crate::engine::{Engine, expiry};
 use crate::handler::Deduplicate;
 use crate::lanes::{Job, MessageJob, Visit};
+use crate::trouble::Blame;
 
 /// After this many deliveries of one wake-up, the attempt that sent it and has still not committed is fenced.
 const WAKE_UP_PATIENCE: u32 = 3;
@@ -27,6 +28,8 @@ pub(crate) struct Batch {
     pub(crate) needs_fresh_view: bool,
     /// The versions that the wake-ups among the messages name.
     pub(crate) wake_ups: Vec<Option<Version>>,
+    /// What is to blame if messages have to be put back.
+    pub(crate) blame: Blame,
 }
 
 impl Batch {
@@ -40,6 +43,7 @@ impl Batch {
             now_ms: engine.now_ms(),
             needs_fresh_view: false,
             wake_ups: Vec::new(),
+            blame: Blame::Message,
         };
         let mut visits = Vec::new();
         for job in jobs {
@@ -73,6 +77,11 @@ impl Batch {
         batch.responses = vec![Bytes::new(); batch.incoming.len()];
         batch.jobs.extend(visits);
         batch
+    }
+
+    /// If something outside has failed, that is to blame for what can't be done.
+    pub(crate) fn blame_outage_if(&mut self, has_failed: bool) {
+        self.blame = self.blame.or_outage(has_failed);
     }
 
     fn want_items(&mut self, items: &[ItemName]) {

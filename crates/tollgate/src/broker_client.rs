@@ -12,6 +12,7 @@ use tollgate_core::{
 use crate::coalescer::Coalescer;
 use crate::runtime::Tasks;
 use crate::statistics::Counters;
+use crate::trouble::Trouble;
 
 /// Most messages in one call to the broker.
 const BROKER_BATCH_MAX: usize = 1024;
@@ -20,6 +21,7 @@ const BROKER_BATCH_MAX: usize = 1024;
 pub(crate) struct BrokerClient {
     broker: Arc<dyn Broker>,
     counters: Arc<Counters>,
+    trouble: Arc<Trouble>,
     sends: Coalescer<OutgoingMessage, Result<(), BrokerError>>,
     /// By the endpoint's place among the gate's.
     settlements: Vec<Coalescer<Settlement, Result<(), BrokerError>>>,
@@ -32,10 +34,21 @@ impl BrokerClient {
         tasks: &Tasks,
         counters: Arc<Counters>,
     ) -> Self {
-        let sending = Arc::clone(broker);
+        let trouble = Arc::new(Trouble::none());
+        let (sending, noted, clock) = (Arc::clone(broker), Arc::clone(&trouble), tasks.clone());
         let sends = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |messages| {
-            let broker = Arc::clone(&sending);
-            Box::pin(async move { broker.send(messages).await })
+            let (broker, trouble, clock) = (Arc::clone(&sending), Arc::clone(&noted), clock.clone());
+            Box::pin(async move {
+                let answers = broker.send(messages).await;
+                // That one queue is full says nothing of the others, and least of all that it should not be emptied.
+                let gone =
+                    answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| is_gone(error));
+                match gone {
+                    Some(error) => trouble.failed(error, clock.runtime().now_ms()),
+                    None => trouble.succeeded(&"the broker"),
+                }
+                answers
+            })
         });
         let settlements = endpoints
             .map(|endpoint| {
@@ -53,7 +66,12 @@ impl BrokerClient {
                 })
             })
             .collect();
-        Self { broker: Arc::clone(broker), counters, sends, settlements }
+        Self { broker: Arc::clone(broker), counters, trouble, sends, settlements }
+    }
+
+    /// Whether it takes messages just now.
+    pub(crate) fn trouble(&self) -> &Trouble {
+        &self.trouble
     }
 
     pub(crate) async fn receive(
@@ -61,7 +79,11 @@ impl BrokerClient {
         endpoint: &EndpointName,
         max: usize,
     ) -> Result<Vec<Delivery>, BrokerError> {
-        self.broker.receive(endpoint, max).await
+        let received = self.broker.receive(endpoint, max).await;
+        if received.is_ok() {
+            self.trouble.succeeded(&"the broker");
+        }
+        received
     }
 
     pub(crate) async fn verify(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
@@ -69,29 +91,40 @@ impl BrokerClient {
     }
 
     /// Sends an envelope that need not arrive before a while.
-    pub(crate) async fn publish_later(&self, envelope: Envelope, delay: Duration) -> Result<(), String> {
+    pub(crate) async fn publish_later(&self, envelope: Envelope, delay: Duration) -> Result<(), BrokerError> {
+        let endpoint = envelope.to.endpoint.clone();
         let mut answers = self.send(vec![outgoing(envelope, delay)]).await;
-        answers.pop().unwrap_or_else(|| Err("the broker gave no answer".to_owned()))
+        answers.pop().unwrap_or_else(|| Err(unknown(endpoint, "the broker gave no answer")))
     }
 
-    /// Sends envelopes; one answer each, with the reason as text if it failed.
-    pub(crate) async fn publish(&self, envelopes: Vec<Envelope>) -> Vec<Result<(), String>> {
+    /// Sends envelopes; one answer each.
+    pub(crate) async fn publish(&self, envelopes: Vec<Envelope>) -> Vec<Result<(), BrokerError>> {
         self.send(envelopes.into_iter().map(|envelope| outgoing(envelope, Duration::ZERO)).collect()).await
     }
 
-    async fn send(&self, messages: Vec<OutgoingMessage>) -> Vec<Result<(), String>> {
-        let count = messages.len();
+    async fn send(&self, messages: Vec<OutgoingMessage>) -> Vec<Result<(), BrokerError>> {
+        let endpoints: Vec<EndpointName> = messages.iter().map(|message| message.endpoint.clone()).collect();
         let Some(answers) = self.sends.ask(messages).await else {
-            return vec![Err("the engine's runtime is shutting down".to_owned()); count];
+            let reason = "the engine's runtime is shutting down";
+            return endpoints.into_iter().map(|endpoint| Err(unknown(endpoint, reason))).collect();
         };
         self.counters.published.add(answers.iter().filter(|answer| answer.is_ok()).count());
-        answers.into_iter().map(|answer| answer.map_err(|error| error.to_string())).collect()
+        answers
     }
 
     /// Settles a delivery, without waiting: one that is lost comes again.
     pub(crate) fn settle(&self, endpoint: usize, receipt: Receipt, verdict: Verdict) {
         self.settlements[endpoint].tell(Settlement { receipt, verdict });
     }
+}
+
+/// Whether it was the whole broker that failed, for all that is known.
+const fn is_gone(error: &BrokerError) -> bool {
+    matches!(error, BrokerError::Unavailable { .. })
+}
+
+fn unknown(endpoint: EndpointName, reason: &str) -> BrokerError {
+    BrokerError::Unavailable { endpoint, reason: reason.to_owned() }
 }
 
 fn outgoing(envelope: Envelope, delay: Duration) -> OutgoingMessage {

@@ -4,11 +4,12 @@
 use bytes::Bytes;
 use tollgate_core::completion::{Completion, CompletionReport, CompletionStep};
 use tollgate_core::processing::Disposition;
-use tollgate_core::{EntryRead, SessionMark, StoreError, TokenRef};
+use tollgate_core::{BrokerError, EntryRead, SessionMark, StoreError, TokenRef};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey};
 use crate::store_client::StoreClient;
+use crate::trouble::Blame;
 
 /// What is left to do after a partition's lane was released.
 pub(crate) struct Tail {
@@ -21,7 +22,7 @@ impl Engine {
     /// Steps 7 to 10, outside the partition's lane.
     pub(crate) async fn finish(&self, key: &LaneKey, tail: Tail) {
         let Tail { completion, mut jobs } = tail;
-        let report = self.complete(key, completion).await;
+        let (report, blame) = self.complete(key, completion).await;
         let has_failures = report.failures().next().is_some();
         self.lanes.add_marks(key, report.marks, self.now_ms());
         if has_failures {
@@ -36,18 +37,20 @@ impl Engine {
                     Ok(()) => Disposition::Committed,
                     Err(reason) => Disposition::Retry { reason: reason.clone() },
                 };
-                self.settle_message(job, disposition);
+                self.settle_message(job, disposition, blame);
             }
         }
     }
 
-    /// Steps 7 to 9, for what was committed now or before.
-    pub(crate) async fn complete(&self, key: &LaneKey, completion: Completion) -> CompletionReport {
+    /// Steps 7 to 9, for what was committed now or before; and what is to blame if they could not be taken.
+    pub(crate) async fn complete(&self, key: &LaneKey, completion: Completion) -> (CompletionReport, Blame) {
         let mut step = completion.begin();
+        let mut blame = Blame::Message;
         let report = loop {
             step = match step {
                 CompletionStep::ReadOutputs(read) => {
                     let entries = self.store(key).read_entries(read.requests()).await;
+                    blame = blame.or_outage(failed_in_passing(&entries, StoreError::is_retryable));
                     read.answer(entries)
                 }
                 CompletionStep::PublishEffects(publish) => {
@@ -57,7 +60,8 @@ impl Engine {
                 }
                 CompletionStep::Publish(publish) => {
                     let sent = self.broker.publish(publish.envelopes()).await;
-                    publish.answer(sent)
+                    blame = blame.or_outage(failed_in_passing(&sent, BrokerError::is_retryable));
+                    publish.answer(sent.into_iter().map(|answer| answer.map_err(|e| e.to_string())).collect())
                 }
                 CompletionStep::CleanUp(clean_up) => {
                     let lost = clean_up.clean_ups().iter();
@@ -74,6 +78,7 @@ impl Engine {
                 }
                 CompletionStep::Consume(consume) => {
                     let deleted = self.consume(consume.tokens()).await;
+                    blame = blame.or_outage(failed_in_passing(&deleted, StoreError::is_retryable));
                     consume.answer(deleted)
                 }
                 CompletionStep::Done(report) => break report,
@@ -84,7 +89,7 @@ impl Engine {
                 self.consumed.insert(outcome.pending.origin.message_id(), token);
             }
         }
-        report
+        (report, blame)
     }
 
     /// Reads tokens, each from the store that its alias names.
@@ -132,4 +137,9 @@ impl Engine {
         let first = self.stores.first().expect("a gate has at least one store");
         StoreError::ForeignToken { store: first.alias().clone(), token: token.clone() }
     }
+}
+
+/// Whether something that was asked has failed and may succeed later.
+pub(crate) fn failed_in_passing<T, E>(answers: &[Result<T, E>], is_retryable: impl Fn(&E) -> bool) -> bool {
+    answers.iter().any(|answer| answer.as_ref().is_err_and(&is_retryable))
 }

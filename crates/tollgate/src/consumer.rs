@@ -15,7 +15,7 @@ use tollgate_core::{
 use crate::backoff::Backoff;
 use crate::engine::Engine;
 use crate::handler::{CheckedEndpoint, Foreign};
-use crate::lanes::{Job, LaneKey, MessageJob};
+use crate::lanes::{AnswerTo, Job, LaneKey, MessageJob};
 
 /// Most messages taken from the broker at a time.
 const RECEIVE_MAX: usize = 128;
@@ -24,12 +24,18 @@ const RECEIVE_MAX: usize = 128;
 pub(crate) async fn consume(engine: Arc<Engine>, endpoint: usize, closing: CancellationToken) {
     let name = engine.endpoints[endpoint].name.clone();
     let concurrency = engine.endpoints[endpoint].concurrency;
-    let window = Arc::new(Semaphore::new(concurrency));
+    let window = Arc::clone(&engine.endpoints[endpoint].window);
     let mut failures = 0;
     while !closing.is_cancelled() {
         let Some(Some(mut permits)) = closing.run_until_cancelled(room(&window, concurrency)).await else {
             break;
         };
+        if let Some(pause) = engine.pause(endpoint) {
+            // One message is enough to see whether the trouble is over; the others stay where nobody counts their deliveries.
+            permits = permits.split(1).unwrap_or(permits);
+            engine.counters.pauses.add(1);
+            closing.run_until_cancelled(engine.tasks.runtime().sleep(pause)).await;
+        }
         let max = permits.num_permits();
         // Dropping the receive loses nothing: what it had taken is delivered again.
         let Some(received) = closing.run_until_cancelled(engine.broker.receive(&name, max)).await else {
@@ -45,7 +51,9 @@ pub(crate) async fn consume(engine: Arc<Engine>, endpoint: usize, closing: Cance
                     // A broker that gives too many is borne: the window overflows by what it gave.
                     let permit = permit
                         .unwrap_or_else(|| permits.split(0).expect("splitting off nothing always succeeds"));
-                    admit(&engine, endpoint, delivery, permit);
+                    let Delivery { envelope, receipt, delivery_count } = delivery;
+                    let read = read(&engine.endpoints[endpoint], &envelope);
+                    admit(&engine, endpoint, read, delivery_count, AnswerTo::Broker(receipt), permit);
                 }
             }
             Err(error) => {
@@ -79,7 +87,7 @@ async fn room(window: &Arc<Semaphore>, concurrency: usize) -> Option<OwnedSemaph
 }
 
 /// What a broker message says: an envelope, or what the endpoint makes of a foreign one.
-fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, String> {
+pub(crate) fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, String> {
     let error = match codec::decode_envelope(bytes) {
         Ok(envelope) => return Ok(envelope),
         Err(error) => error,
@@ -103,15 +111,22 @@ fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, String> {
     })
 }
 
-fn admit(engine: &Arc<Engine>, endpoint: usize, delivery: Delivery, permit: OwnedSemaphorePermit) {
+/// Takes a message in: what needs no processing is answered at once, the rest goes to its partition's lane.
+pub(crate) fn admit(
+    engine: &Arc<Engine>,
+    endpoint: usize,
+    read: Result<Envelope, String>,
+    delivery_count: u32,
+    answer_to: AnswerTo,
+    permit: OwnedSemaphorePermit,
+) {
     let checked = &engine.endpoints[endpoint];
-    let Delivery { envelope, receipt, delivery_count } = delivery;
-    let envelope = match read(checked, &envelope) {
+    let envelope = match read {
         Ok(envelope) => envelope,
         Err(reason) => {
             engine.counters.dead_letters.add(1);
             tracing::warn!(endpoint = %checked.name, %reason, "a broker message is not an envelope: dead-lettered");
-            return engine.broker.settle(endpoint, receipt, Verdict::DeadLetter { reason });
+            return engine.answer(endpoint, answer_to, Verdict::DeadLetter { reason });
         }
     };
     if envelope.to.endpoint != checked.name {
@@ -120,17 +135,23 @@ fn admit(engine: &Arc<Engine>, endpoint: usize, delivery: Delivery, permit: Owne
             "message {} is addressed to endpoint {} but arrived in the queue of endpoint {}: send it there again",
             envelope.message_id, envelope.to.endpoint, checked.name
         );
-        return engine.broker.settle(endpoint, receipt, Verdict::DeadLetter { reason });
+        return engine.answer(endpoint, answer_to, Verdict::DeadLetter { reason });
     }
     if let Some(token) = envelope.token()
         && engine.consumed.contains(envelope.message_id, token)
     {
         engine.counters.duplicates_by_cache.add(1);
-        return engine.broker.settle(endpoint, receipt, Verdict::Acknowledge);
+        return engine.answer(endpoint, answer_to, Verdict::Acknowledge);
     }
     let key = LaneKey { store: checked.store, partition: envelope.to.partition.clone() };
     engine.submit(
         key,
-        Job::Message(MessageJob { endpoint, envelope: Arc::new(envelope), receipt, delivery_count, permit }),
+        Job::Message(MessageJob {
+            endpoint,
+            envelope: Arc::new(envelope),
+            answer_to,
+            delivery_count,
+            permit,
+        }),
     );
 }

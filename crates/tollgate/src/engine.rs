@@ -14,18 +14,19 @@ use tollgate_core::processing::{
     CommitStep, Disposition, Failure, HandleStep, Processing, Settled, Step, Work,
 };
 use tollgate_core::{
-    AttemptId, Body, BoxFuture, Commit, CommitOutcome, Envelope, Incarnation, Placement, StoreError, Verdict,
+    AttemptId, Body, BoxFuture, BrokerError, Commit, CommitOutcome, Envelope, Incarnation, Placement,
+    StoreError, Verdict,
 };
 use tracing::Instrument;
 
 use crate::batch::Batch;
 use crate::blob_reference::BLOB_KIND;
 use crate::broker_client::BrokerClient;
-use crate::completing::Tail;
+use crate::completing::{Tail, failed_in_passing};
 use crate::edge::Answer;
 use crate::error::HandlerError;
 use crate::handler::CheckedEndpoint;
-use crate::lanes::{Admission, Job, LaneKey, Lanes, MessageJob, RequestOutcome};
+use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, RequestOutcome};
 use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
 use crate::runtime::Tasks;
@@ -35,6 +36,7 @@ use crate::statistics::Counters;
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
 use crate::transaction::{Ended, Tx};
+use crate::trouble::Blame;
 
 /// Most messages of a fold that are finished while the next fold of their partition runs.
 const PIPELINED_MAX: usize = PENDING_MAX / 2;
@@ -64,6 +66,13 @@ impl Engine {
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.tasks.runtime().now_ms()
+    }
+
+    /// How long to wait before another message of an endpoint is taken, and then one only. `None`: all is well.
+    pub(crate) fn pause(&self, endpoint: usize) -> Option<Duration> {
+        let store = &self.stores[self.endpoints[endpoint].store];
+        let runtime = self.tasks.runtime();
+        store.trouble().pause(runtime).max(self.broker.trouble().pause(runtime))
     }
 
     /// Gives a job to its partition's lane.
@@ -121,6 +130,11 @@ impl Engine {
     async fn process(self: &Arc<Self>, key: &LaneKey, jobs: Vec<Job>, marks: Marks) -> Option<Tail> {
         let mut batch = Batch::new(self, jobs);
         let (view, place) = self.cache.take(key);
+        if !batch.needs_fresh_view {
+            let looked_up =
+                if view.is_some() { &self.counters.cache_hits } else { &self.counters.cache_misses };
+            looked_up.add(1);
+        }
         let view = view.filter(|_| !batch.needs_fresh_view);
         // What an edge was about to commit may not be in a view from before.
         let view = view
@@ -143,27 +157,32 @@ impl Engine {
             step = match step {
                 Step::Load(load) => {
                     let loaded = self.store(key).load(load.request()).await;
+                    batch.blame_outage_if(loaded.as_ref().is_err_and(StoreError::is_retryable));
                     load.answer(loaded)
                 }
                 Step::Recover(recover) => {
                     self.counters.recoveries.add(recover.pending_count());
                     let (recovering, completion) = recover.start();
-                    let report = self.complete(key, completion).await;
+                    let (report, blame) = self.complete(key, completion).await;
+                    batch.blame_outage_if(blame == Blame::Outage);
                     recovering.answer(report)
                 }
                 Step::ReadTokens(read) => {
                     let entries = self.read_tokens(read.requests()).await;
+                    batch.blame_outage_if(failed_in_passing(&entries, StoreError::is_retryable));
                     read.answer(entries)
                 }
                 Step::Handle(handle) => self.handle(key, handle, &mut batch).await,
                 Step::WakeUp(wake_up) => {
                     let sent =
                         self.broker.publish_later(wake_up.envelope(), self.settings.wake_up_after).await;
-                    wake_up.answer(sent)
+                    batch.blame_outage_if(sent.as_ref().is_err_and(BrokerError::is_retryable));
+                    wake_up.answer(sent.map_err(|error| error.to_string()))
                 }
                 Step::Commit(commit) => {
                     let (commit, request) = self.place(key, commit);
                     let answer = self.store(key).commit(request).await;
+                    batch.blame_outage_if(answer.as_ref().is_err_and(StoreError::is_retryable));
                     match &answer {
                         Ok(CommitOutcome::Committed { .. }) if commit.message_count() > 0 => {
                             self.counters.commits.add(1);
@@ -281,7 +300,7 @@ impl Engine {
             Some(view) => self.cache.put(key, place, view),
             None => self.cache.forget(key),
         }
-        let Batch { mut jobs, responses, .. } = batch;
+        let Batch { mut jobs, responses, blame, .. } = batch;
         let waiting: Vec<usize> =
             settled.completion.as_ref().map(|completion| completion.slots().collect()).unwrap_or_default();
         let mut postponed = Vec::new();
@@ -301,7 +320,7 @@ impl Engine {
                 continue;
             }
             match job {
-                Job::Message(job) => self.settle_message(job, disposition),
+                Job::Message(job) => self.settle_message(job, disposition, blame),
                 Job::Request(job) => {
                     let outcome = self.request_outcome(disposition, &responses[slot]);
                     // A caller that has gone away will ask again.
@@ -333,8 +352,22 @@ impl Engine {
         }
     }
 
-    pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition) {
-        let MessageJob { endpoint, envelope, receipt, delivery_count, permit } = job;
+    /// Whether the broker or one of the stores is out of order just now.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.broker.trouble().is_on() || self.stores.iter().any(|store| store.trouble().is_on())
+    }
+
+    /// Tells whoever brought a message what is to become of it.
+    pub(crate) fn answer(&self, endpoint: usize, to: AnswerTo, verdict: Verdict) {
+        match to {
+            AnswerTo::Broker(receipt) => self.broker.settle(endpoint, receipt, verdict),
+            // A caller that has gone away will bring the message again.
+            AnswerTo::Caller(caller) => drop(caller.send(verdict)),
+        }
+    }
+
+    pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition, blame: Blame) {
+        let MessageJob { endpoint, envelope, answer_to, delivery_count, permit } = job;
         let verdict = match disposition {
             Disposition::Committed | Disposition::CommittedBefore | Disposition::Visited => {
                 Verdict::Acknowledge
@@ -346,7 +379,9 @@ impl Engine {
                 }
                 Verdict::Acknowledge
             }
-            Disposition::Retry { reason } if delivery_count >= self.settings.deliveries_max => {
+            Disposition::Retry { reason }
+                if delivery_count >= self.settings.deliveries_max && blame == Blame::Message =>
+            {
                 self.dead_letter(&envelope, format!("{reason} (after {delivery_count} deliveries)"))
             }
             Disposition::Retry { reason } => {
@@ -359,7 +394,7 @@ impl Engine {
                 unreachable!("requests are replayed, and postponed messages go back to their lane")
             }
         };
-        self.broker.settle(endpoint, receipt, verdict);
+        self.answer(endpoint, answer_to, verdict);
         drop(permit);
     }
 

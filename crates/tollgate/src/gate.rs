@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tollgate_core::control_record::PENDING_MAX;
-use tollgate_core::{Blobs, Broker, EndpointName, SideEffect, Store};
+use tollgate_core::{Blobs, Broker, BrokerError, EndpointName, OutgoingMessage, SideEffect, Store};
 
 use crate::backoff::Backoff;
 use crate::broker_client::BrokerClient;
@@ -14,10 +14,11 @@ use crate::consumer;
 use crate::edge::Edge;
 use crate::engine::Engine;
 use crate::error::TollgateError;
-use crate::handler::{CheckedEndpoint, Endpoint, Message};
+use crate::handler::{CheckedEndpoint, Driver, Endpoint, Message};
 use crate::idle_flush;
 use crate::lanes::Lanes;
 use crate::negative_cache::NegativeCache;
+use crate::own_loop::{SendMessages, SendOnly};
 use crate::partition_cache::PartitionCache;
 use crate::runtime::{Runtime, Tasks};
 use crate::settings::{Settings, Sweeps};
@@ -26,12 +27,12 @@ use crate::statistics::{Counters, Statistics};
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
 
-/// An open gate: it takes messages from the broker until it is closed.
+/// An open gate: it takes messages from the broker until it is closed, and those that are handed in ([`Gate::process`]).
 ///
 /// Dropping it without [`Gate::close`] leaves its tasks running until the runtime ends; that loses nothing, but work in
 /// progress is then finished by others.
 pub struct Gate {
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     closing: CancellationToken,
 }
 
@@ -58,7 +59,7 @@ impl Gate {
         for store in &self.engine.stores {
             store.store().verify().await?;
         }
-        for endpoint in &self.engine.endpoints {
+        for endpoint in self.engine.endpoints.iter().filter(|endpoint| endpoint.driver == Driver::Gate) {
             self.engine.broker.verify(&endpoint.name).await?;
         }
         Ok(())
@@ -101,6 +102,7 @@ impl Gate {
 pub struct GateBuilder {
     stores: Vec<Arc<dyn Store>>,
     broker: Option<Arc<dyn Broker>>,
+    sender: Option<SendMessages>,
     blobs: Option<Arc<dyn Blobs>>,
     side_effects: Vec<Arc<dyn SideEffect>>,
     runtime: Option<Arc<dyn Runtime>>,
@@ -122,6 +124,19 @@ impl GateBuilder {
     #[must_use]
     pub fn broker(mut self, broker: Arc<dyn Broker>) -> Self {
         self.broker = Some(broker);
+        self
+    }
+
+    /// Sets what sends messages, for a gate without a broker: all its endpoints are [`driven`](Endpoint::driven) by the caller.
+    ///
+    /// The sender gives one answer for each message, in their order. `Ok` means that the message will be delivered, sooner or
+    /// later and perhaps more than once; with `Err` it may or may not have been sent, and it is sent again.
+    #[must_use]
+    pub fn sender<F>(mut self, send: impl Fn(Vec<OutgoingMessage>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Vec<Result<(), BrokerError>>> + Send + 'static,
+    {
+        self.sender = Some(Box::new(move |messages| Box::pin(send(messages))));
         self
     }
 
@@ -267,7 +282,18 @@ impl GateBuilder {
             return Err(problem);
         }
         let runtime = self.runtime.map_or_else(default_runtime, Ok)?;
-        let broker = self.broker.ok_or_else(|| TollgateError::Configuration("it has no broker".into()))?;
+        let (broker, has_queues): (Arc<dyn Broker>, _) = match (self.broker, self.sender) {
+            (Some(broker), None) => (broker, true),
+            (None, Some(send)) => (Arc::new(SendOnly { send }), false),
+            (None, None) => {
+                let problem = "it has no broker, and no sender for what its handlers send";
+                return Err(TollgateError::Configuration(problem.into()));
+            }
+            (Some(_), Some(_)) => {
+                let problem = "it has a broker and a sender: which of them is to send?";
+                return Err(TollgateError::Configuration(problem.into()));
+            }
+        };
         if self.stores.is_empty() {
             return Err(TollgateError::Configuration("it has no store".into()));
         }
@@ -306,7 +332,14 @@ impl GateBuilder {
             }
             endpoints.push(checked);
         }
-        for endpoint in &endpoints {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.driver == Driver::Gate) {
+            if !has_queues {
+                return Err(TollgateError::Configuration(format!(
+                    "endpoint {} takes its messages from a broker, and the gate has only a sender: give it a broker, or leave the \
+                     loop to the caller (Endpoint::driven)",
+                    endpoint.name
+                )));
+            }
             broker.verify(&endpoint.name).await?;
         }
         let tasks = Tasks::new(runtime);
@@ -335,8 +368,10 @@ impl GateBuilder {
             tasks,
         });
         let closing = CancellationToken::new();
-        for endpoint in 0..engine.endpoints.len() {
-            engine.tasks.spawn(consumer::consume(Arc::clone(&engine), endpoint, closing.clone()));
+        for (endpoint, checked) in engine.endpoints.iter().enumerate() {
+            if checked.driver == Driver::Gate {
+                engine.tasks.spawn(consumer::consume(Arc::clone(&engine), endpoint, closing.clone()));
+            }
         }
         engine.tasks.spawn(idle_flush::flush_idle(Arc::clone(&engine), closing.clone()));
         engine.tasks.spawn(idle_flush::sweep_regularly(Arc::clone(&engine), closing.clone()));

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tollgate_core::{BoxFuture, EndpointName, ItemName, MessageType};
 
 use crate::error::{HandlerError, TollgateError};
@@ -52,6 +54,16 @@ pub struct Endpoint {
     pub(crate) concurrency: usize,
     pub(crate) store: Option<String>,
     pub(crate) foreign: Option<ForeignReader>,
+    pub(crate) driver: Driver,
+}
+
+/// Who delivers an endpoint's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// The gate takes them from the broker.
+    Gate,
+    /// The caller hands them in.
+    Caller,
 }
 
 /// Makes sense of a broker message that is no envelope of Tollgate's.
@@ -83,6 +95,7 @@ impl Endpoint {
             concurrency: CONCURRENCY_DEFAULT,
             store: None,
             foreign: None,
+            driver: Driver::Gate,
         }
     }
 
@@ -135,6 +148,14 @@ impl Endpoint {
         self
     }
 
+    /// Leaves the loop to the caller: the gate takes no messages of this endpoint from the broker, they are handed in with
+    /// [`Gate::process`](crate::Gate::process).
+    #[must_use]
+    pub fn driven(mut self) -> Self {
+        self.driver = Driver::Caller;
+        self
+    }
+
     /// How many messages may be in flight: taken from the broker and not settled yet.
     #[must_use]
     pub fn concurrency(mut self, messages: usize) -> Self {
@@ -183,7 +204,10 @@ pub(crate) struct CheckedEndpoint {
     pub(crate) handlers: HashMap<MessageType, CheckedHandler, RandomState>,
     pub(crate) preload: Vec<ItemName>,
     pub(crate) concurrency: usize,
+    /// Room for messages in flight, as many as `concurrency` says.
+    pub(crate) window: Arc<Semaphore>,
     pub(crate) foreign: Option<ForeignReader>,
+    pub(crate) driver: Driver,
     /// Index of the store among the gate's.
     pub(crate) store: usize,
 }
@@ -211,7 +235,8 @@ impl CheckedEndpoint {
             }
         }
         let preload = endpoint.preload.iter().map(ItemName::new).collect::<Result<Vec<_>, _>>()?;
-        let Endpoint { concurrency, foreign, .. } = endpoint;
-        Ok(Self { name, handlers, preload, concurrency, foreign, store })
+        let Endpoint { concurrency, foreign, driver, .. } = endpoint;
+        let window = Arc::new(Semaphore::new(concurrency));
+        Ok(Self { name, handlers, preload, concurrency, window, foreign, driver, store })
     }
 }

@@ -28,10 +28,20 @@ pub(crate) async fn flush_idle(engine: Arc<Engine>, closing: CancellationToken) 
 
 /// Flushes partitions that were not used since `before_ms`. Returns how many visits it made.
 pub(crate) async fn flush(engine: &Arc<Engine>, before_ms: u64) -> usize {
-    let idle = engine.lanes.idle_with_marks(before_ms);
-    let count = idle.len();
-    visit_all(engine, idle, Visit::Flush).await;
-    count
+    let mut idle = engine.lanes.idle_with_marks(before_ms);
+    let mut visited = 0;
+    while !idle.is_empty() {
+        // While something is out of order, one visit tells whether it still is; the others can wait for the next flush.
+        let is_troubled = engine.is_troubled();
+        let some: Vec<LaneKey> =
+            idle.drain(..idle.len().min(if is_troubled { 1 } else { VISITS_MAX })).collect();
+        visited += some.len();
+        visit_all(engine, some, Visit::Flush).await;
+        if is_troubled && engine.is_troubled() {
+            break;
+        }
+    }
+    visited
 }
 
 /// Sweeps the stores from time to time until `closing`.

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tollgate_core::marks::Marks;
 use tollgate_core::processing::Request;
-use tollgate_core::{BoxFuture, Envelope, PartitionKey, Receipt};
+use tollgate_core::{BoxFuture, Envelope, PartitionKey, Receipt, Verdict};
 
 use crate::edge::Answer;
 use crate::error::HandlerError;
@@ -48,10 +48,18 @@ pub(crate) struct VisitJob {
 pub(crate) struct MessageJob {
     pub(crate) endpoint: usize,
     pub(crate) envelope: Arc<Envelope>,
-    pub(crate) receipt: Receipt,
+    pub(crate) answer_to: AnswerTo,
     pub(crate) delivery_count: u32,
     /// Its place in the endpoint's window, given back when the message is settled.
     pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// Who is told what is to become of a message.
+pub(crate) enum AnswerTo {
+    /// The broker that delivered it.
+    Broker(Receipt),
+    /// Whoever handed it in; may have gone away.
+    Caller(oneshot::Sender<Verdict>),
 }
 
 pub(crate) struct RequestJob {

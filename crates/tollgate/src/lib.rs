@@ -21,6 +21,7 @@ mod handler;
 mod idle_flush;
 mod lanes;
 mod negative_cache;
+mod own_loop;
 mod partition_cache;
 mod runtime;
 mod settings;
@@ -30,9 +31,10 @@ mod store_client;
 mod topology;
 mod transaction;
 mod transaction_effects;
+mod trouble;
 
 pub use tollgate_core as core;
-pub use tollgate_core::{Blobs, Broker, SideEffect, Store};
+pub use tollgate_core::{Blobs, Broker, SideEffect, Store, Verdict};
 
 pub use self::backoff::Backoff;
 pub use self::blob_reference::{BlobReference, IntoBlob};
@@ -40,6 +42,7 @@ pub use self::edge::{Answer, Edge};
 pub use self::error::{HandlerError, TollgateError};
 pub use self::gate::{Gate, GateBuilder};
 pub use self::handler::{CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Foreign, Message};
+pub use self::own_loop::Received;
 pub use self::runtime::Runtime;
 #[cfg(feature = "tokio-runtime")]
 pub use self::runtime::TokioRuntime;

@@ -49,6 +49,12 @@ statistics! {
     duplicates_by_store => "tollgate_duplicates_by_store",
     /// Duplicates found by a marker: committed and not finished.
     duplicates_by_marker => "tollgate_duplicates_by_marker",
+    /// Messages' partitions that were found in the cache, one for each run of a lane.
+    cache_hits => "tollgate_partition_cache_hits",
+    /// Messages' partitions that had to be loaded: not seen before, evicted, or changed by another process.
+    cache_misses => "tollgate_partition_cache_misses",
+    /// Times that receiving was held back because a store or the broker was out of order.
+    pauses => "tollgate_receive_pauses",
     /// Commits that conflicted, or whose answer was lost.
     conflicts => "tollgate_conflicts",
     /// Pending entries of earlier commits that were completed.
@@ -85,6 +91,12 @@ impl Statistics {
     /// All calls to stores.
     pub const fn store_calls(&self) -> u64 {
         self.load_calls + self.read_calls + self.commit_calls + self.delete_calls
+    }
+
+    /// Of the partitions that messages were for, which part was found in the cache: between 0 and 1.
+    #[allow(clippy::cast_precision_loss, reason = "a rate for people, of counts far below 2^52")]
+    pub fn cache_hit_rate(&self) -> f64 {
+        self.cache_hits as f64 / (self.cache_hits + self.cache_misses).max(1) as f64
     }
 
     /// All duplicates that were dropped.

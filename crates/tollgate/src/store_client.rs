@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::coalescer::Coalescer;
 use crate::runtime::Tasks;
 use crate::statistics::Counters;
+use crate::trouble::Trouble;
 
 /// Most repetitions of a call in place, before its message is put back.
 const REPETITIONS_MAX: u32 = 4;
@@ -24,6 +25,7 @@ pub(crate) struct StoreClient {
     limits: StoreLimits,
     tasks: Tasks,
     counters: Arc<Counters>,
+    trouble: Arc<Trouble>,
     loads: Coalescer<LoadRequest, Result<LoadedPartition, StoreError>>,
     reads: Coalescer<EntryRead, Result<Option<Bytes>, StoreError>>,
     deletions: Coalescer<TokenRef, Result<Option<SessionMark>, StoreError>>,
@@ -32,10 +34,18 @@ pub(crate) struct StoreClient {
 impl StoreClient {
     pub(crate) fn new(store: Arc<dyn Store>, tasks: Tasks, counters: Arc<Counters>) -> Self {
         let limits = store.limits();
-        let loads = Self::coalesce::<Load>(&store, &tasks, &counters, limits.read_batch_max);
-        let reads = Self::coalesce::<ReadEntries>(&store, &tasks, &counters, limits.read_batch_max);
-        let deletions = Self::coalesce::<DeleteEntries>(&store, &tasks, &counters, limits.delete_batch_max);
-        Self { store, limits, tasks, counters, loads, reads, deletions }
+        let trouble = Arc::new(Trouble::none());
+        let calling = Calling { store: Arc::clone(&store), tasks, counters, trouble };
+        let loads = calling.coalesce::<Load>(limits.read_batch_max);
+        let reads = calling.coalesce::<ReadEntries>(limits.read_batch_max);
+        let deletions = calling.coalesce::<DeleteEntries>(limits.delete_batch_max);
+        let Calling { tasks, counters, trouble, .. } = calling;
+        Self { store, limits, tasks, counters, trouble, loads, reads, deletions }
+    }
+
+    /// Whether it can be reached just now.
+    pub(crate) fn trouble(&self) -> &Trouble {
+        &self.trouble
     }
 
     pub(crate) fn alias(&self) -> &StoreAlias {
@@ -76,31 +86,19 @@ impl StoreClient {
             self.counters.commit_calls.add(1);
             let error = match self.store.commit(commit.clone()).await {
                 Err(error @ (StoreError::Throttled { .. } | StoreError::Unavailable { .. })) => error,
-                answer => return answer,
+                Ok(answer) => {
+                    self.trouble.succeeded(self.alias());
+                    return Ok(answer);
+                }
+                answer @ Err(_) => return answer,
             };
             failures += 1;
             if failures > REPETITIONS_MAX {
+                self.trouble.failed(&error, self.tasks.runtime().now_ms());
                 return Err(error);
             }
             wait(&self.tasks, failures, std::slice::from_ref(&error)).await;
         }
-    }
-
-    fn coalesce<C: StoreCall>(
-        store: &Arc<dyn Store>,
-        tasks: &Tasks,
-        counters: &Arc<Counters>,
-        batch_max: usize,
-    ) -> Coalescer<C::Request, Result<C::Answer, StoreError>> {
-        let (store, counters, repeating) = (Arc::clone(store), Arc::clone(counters), tasks.clone());
-        Coalescer::new(tasks.clone(), batch_max, move |requests| {
-            Box::pin(call_repeatedly::<C>(
-                Arc::clone(&store),
-                Arc::clone(&counters),
-                repeating.clone(),
-                requests,
-            ))
-        })
     }
 
     fn gone(&self) -> StoreError {
@@ -168,13 +166,33 @@ impl StoreCall for DeleteEntries {
     }
 }
 
+/// What batched calls need.
+#[derive(Clone)]
+struct Calling {
+    store: Arc<dyn Store>,
+    tasks: Tasks,
+    counters: Arc<Counters>,
+    trouble: Arc<Trouble>,
+}
+
+impl Calling {
+    fn coalesce<C: StoreCall>(
+        &self,
+        batch_max: usize,
+    ) -> Coalescer<C::Request, Result<C::Answer, StoreError>> {
+        let calling = self.clone();
+        Coalescer::new(self.tasks.clone(), batch_max, move |requests| {
+            Box::pin(call_repeatedly::<C>(calling.clone(), requests))
+        })
+    }
+}
+
 /// Makes a call, and repeats the part of it that failed for a passing reason. What is asked here is idempotent.
 async fn call_repeatedly<C: StoreCall>(
-    store: Arc<dyn Store>,
-    counters: Arc<Counters>,
-    tasks: Tasks,
+    calling: Calling,
     requests: Vec<C::Request>,
 ) -> Vec<Result<C::Answer, StoreError>> {
+    let Calling { store, tasks, counters, trouble } = calling;
     let copies = requests.clone();
     C::counter_add(&counters);
     let mut answers = C::call(&*store, requests).await;
@@ -193,6 +211,12 @@ async fn call_repeatedly<C: StoreCall>(
         for (place, answer) in failed.into_iter().zip(again) {
             answers[place] = answer;
         }
+    }
+    let failure =
+        answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| error.is_retryable());
+    match failure {
+        Some(error) => trouble.failed(error, tasks.runtime().now_ms()),
+        None => trouble.succeeded(store.alias()),
     }
     answers
 }

@@ -7,29 +7,13 @@ mod harness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::{Add, Log, OddBroker, Sends, SlowStore, add, broker, left_over, memory_store, total, until};
-use tollgate::{Broker, Edge, Endpoint, Gate, HandlerError, Store, Tx};
+use harness::{
+    Add, Log, OddBroker, Sends, SlowStore, add, broker, left_over, memory_store, send_many, total, until,
+};
+use tollgate::{Broker, Endpoint, Gate, HandlerError, Store, Tx};
 
 /// A network's round trip.
 const LATENCY: Duration = Duration::from_millis(5);
-
-/// Sends messages from partitions of a source, a thousand at a time.
-async fn send_many(edge: &Edge, endpoint: &'static str, count: usize, partition: impl Fn(usize) -> String) {
-    let partitions: Arc<Vec<String>> = Arc::new((0..count).map(partition).collect());
-    for start in (0..count).step_by(1000) {
-        let partitions = Arc::clone(&partitions);
-        let chunk = move |tx: Tx| {
-            let partitions = Arc::clone(&partitions);
-            async move {
-                for partition in &partitions[start..partitions.len().min(start + 1000)] {
-                    tx.send(endpoint, partition, &Add { amount: 1, hops: 0 })?;
-                }
-                Ok::<_, HandlerError>(())
-            }
-        };
-        edge.advance(&format!("source/{start}"), &start.to_string(), chunk).await.unwrap();
-    }
-}
 
 async fn add_and_tell(tx: Tx, message: Add) -> Result<(), HandlerError> {
     tx.send("elsewhere", "Q", &message)?;

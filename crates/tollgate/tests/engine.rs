@@ -552,7 +552,10 @@ async fn a_gate_that_makes_no_sense_does_not_open_and_says_why() {
         Ok(_) => panic!("it opened"),
     };
     let (store, broker) = (memory_store(), broker());
-    assert_eq!(problem(Gate::builder().store(Arc::clone(&store))).await, "it has no broker");
+    assert_eq!(
+        problem(Gate::builder().store(Arc::clone(&store))).await,
+        "it has no broker, and no sender for what its handlers send"
+    );
     assert_eq!(
         problem(Gate::builder().broker(Arc::clone(&broker) as Arc<dyn Broker>)).await,
         "it has no store"

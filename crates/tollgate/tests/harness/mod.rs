@@ -12,7 +12,7 @@ use tollgate::core::{
     LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage, ScanPrice, SessionMark, Settlement,
     StoreAlias, StoreError, StoreLimits, TokenRef, codec,
 };
-use tollgate::{Broker, Gate, Message, Statistics, Store, Tx};
+use tollgate::{Broker, Edge, Gate, HandlerError, Message, Statistics, Store, Tx};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;
 
@@ -59,6 +59,29 @@ pub async fn until(gate: &Gate, done: impl Fn(&Statistics) -> bool) -> Statistic
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("it never came to that: {:?}", gate.statistics());
+}
+
+/// Sends messages of amount 1 to partitions of an endpoint, a thousand at a time.
+pub async fn send_many(
+    edge: &Edge,
+    endpoint: &'static str,
+    count: usize,
+    partition: impl Fn(usize) -> String,
+) {
+    let partitions: Arc<Vec<String>> = Arc::new((0..count).map(partition).collect());
+    for start in (0..count).step_by(1000) {
+        let partitions = Arc::clone(&partitions);
+        let chunk = move |tx: Tx| {
+            let partitions = Arc::clone(&partitions);
+            async move {
+                for partition in &partitions[start..partitions.len().min(start + 1000)] {
+                    tx.send(endpoint, partition, &Add { amount: 1, hops: 0 })?;
+                }
+                Ok::<_, HandlerError>(())
+            }
+        };
+        edge.advance(&format!("source/{start}"), &start.to_string(), chunk).await.unwrap();
+    }
 }
 
 /// Messages that a queue still holds, dead letters not counted.
