@@ -55,7 +55,7 @@ pub async fn balance(data: &Path, input: &Input, complaints: &[String]) -> Resul
     found.left.orphan_blobs += provider.blobs.list("").await?.len() as u64;
     shop.close().await?;
     provider.close().await?;
-    Ok(Books::compare(&input.orders, found, complaints))
+    Ok(Books::compare(input, found, complaints))
 }
 
 /// Every item of a store, with its partition and its name.

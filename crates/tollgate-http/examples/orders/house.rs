@@ -1,10 +1,12 @@
 //! What a process has of its own: a durable store, a durable broker that misbehaves, and a place for blobs, all in one directory.
 //! Whose process it is makes no difference here.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use tokio::time::Instant;
 use tollgate::core::{EndpointName, StoreAlias};
 use tollgate::{Backoff, Blobs, Broker, Gate, GateBuilder, Store};
@@ -42,6 +44,20 @@ const FLUSH_AFTER: Duration = Duration::from_millis(500);
 /// How long a directory may belong to somebody who is about to end, and how often it is looked whether he has.
 const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Where a process is, as it is told when it is started.
+#[derive(Args)]
+pub struct Place {
+    /// Its directory.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Where it is found.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// What its broker's misbehaviour is drawn from.
+    #[arg(long)]
+    pub seed: u64,
+}
 
 /// What a process has of its own.
 pub struct House {

@@ -43,7 +43,7 @@ enum Process {
     Shop(shop::Options),
     /// The payment provider.
     #[command(hide = true)]
-    Provider(provider::Options),
+    Provider(house::Place),
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -54,7 +54,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match process {
         Some(Process::Shop(options)) => shop::run(&options).await.map(|()| ExitCode::SUCCESS),
-        Some(Process::Provider(options)) => provider::run(&options).await.map(|()| ExitCode::SUCCESS),
+        Some(Process::Provider(place)) => provider::run(&place).await.map(|()| ExitCode::SUCCESS),
         None => show::run(&show).await,
     };
     done.unwrap_or_else(|error| {

@@ -1,10 +1,6 @@
 //! The payment provider's process: accounts, a ledger, and an exactly-once server in front of them. It knows the shop by a key and
 //! nothing of its orders but their names.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-
-use clap::Args;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
@@ -13,7 +9,7 @@ use tollgate_http::server::{Caller, ExactlyOnce, Request};
 use tollgate_http::{Problem, ProblemKind, Response};
 
 use crate::Failure;
-use crate::house::House;
+use crate::house::{House, Place};
 use crate::lifeline::Lifeline;
 use crate::messages::{OrderId, Payment, Receipt, Refusal, Step, Sum, Taken, Totals};
 
@@ -35,29 +31,15 @@ pub const PAID: &str = "payment/";
 /// Where both processes find the key by which the provider knows the shop. Never an argument: those are seen by everybody.
 pub const KEY: &str = "ORDERS_PROVIDER_KEY";
 
-/// What the provider has to be told.
-#[derive(Args)]
-pub struct Options {
-    /// Its directory.
-    #[arg(long)]
-    data: PathBuf,
-    /// Where it is found.
-    #[arg(long)]
-    listen: SocketAddr,
-    /// What its broker's misbehaviour is drawn from.
-    #[arg(long)]
-    seed: u64,
-}
-
 /// The key by which the provider knows the shop.
 pub fn key() -> Result<String, Failure> {
     std::env::var(KEY).map_err(|error| format!("the environment has no {KEY}: {error}").into())
 }
 
 /// Runs the provider until it is told to close.
-pub async fn run(options: &Options) -> Result<(), Failure> {
+pub async fn run(place: &Place) -> Result<(), Failure> {
     let lifeline = Lifeline::tie();
-    let house = House::open(&options.data, "provider", &ENDPOINTS, options.seed).await?;
+    let house = House::open(&place.data, "provider", &ENDPOINTS, place.seed).await?;
     let gate = house
         .gate()
         .endpoint(Endpoint::new("payments"))
@@ -66,7 +48,7 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
         .await?;
     let payments = payments(gate.edge("payments")?, key()?).router();
     let ledger = gate.edge("ledger")?;
-    lifeline.serve(house, gate, payments, options.listen, ledger, LEDGER).await
+    lifeline.serve(house, gate, payments, place.listen, ledger, LEDGER).await
 }
 
 /// The server: a payment is executed on the partition of its account.

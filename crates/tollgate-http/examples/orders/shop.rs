@@ -8,8 +8,6 @@ pub mod invoice;
 mod ordering;
 mod shipping;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +16,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use tollgate_http::client::{HttpCalls, Reqwest};
 
-use crate::house::House;
+use crate::house::{House, Place};
 use crate::lifeline::Lifeline;
 use crate::messages::Progress;
 use crate::{Failure, provider};
@@ -35,24 +33,17 @@ const CALL_WITHIN: Duration = Duration::from_secs(2);
 /// What the shop has to be told.
 #[derive(Args)]
 pub struct Options {
-    /// Its directory.
-    #[arg(long)]
-    data: PathBuf,
-    /// Where it is found.
-    #[arg(long)]
-    listen: SocketAddr,
+    #[command(flatten)]
+    place: Place,
     /// Where payments are made.
     #[arg(long)]
     payments: String,
-    /// What its broker's misbehaviour is drawn from.
-    #[arg(long)]
-    seed: u64,
 }
 
 /// Runs the shop until it is told to close.
 pub async fn run(options: &Options) -> Result<(), Failure> {
     let lifeline = Lifeline::tie();
-    let house = House::open(&options.data, "shop", &ENDPOINTS, options.seed).await?;
+    let house = House::open(&options.place.data, "shop", &ENDPOINTS, options.place.seed).await?;
     let gate = house
         .gate()
         .side_effect(Arc::new(calls()?))
@@ -65,11 +56,11 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
         .await?;
     let front = front::routes(gate.edge("orders")?);
     let books = gate.edge("books")?;
-    lifeline.serve(house, gate, front, options.listen, books, BOOKS).await
+    lifeline.serve(house, gate, front, options.place.listen, books, BOOKS).await
 }
 
-/// Calls with the key that the provider knows us by. Reqwest's own default is a time-out of half a minute, which is right for a
-/// provider far away and too long for a show.
+/// Calls with the key that the provider knows us by. `Reqwest::new` would wait for half a minute, which is right for a provider
+/// far away and too long for a show.
 fn calls() -> Result<HttpCalls, Failure> {
     let client = reqwest::Client::builder()
         .timeout(CALL_WITHIN)

@@ -56,7 +56,7 @@ fn differences(cook: impl FnOnce(&mut Found, &Input)) -> Vec<String> {
     let input = input();
     let mut found = right(&input);
     cook(&mut found, &input);
-    let books = Books::compare(&input.orders, found, &[]);
+    let books = Books::compare(&input, found, &[]);
     assert_eq!(books.is_balanced(), books.differences.is_empty());
     assert_eq!(books.to_string().contains("\nBALANCED"), books.is_balanced(), "{books}");
     books.differences
@@ -84,7 +84,7 @@ fn the_same_seed_draws_the_same_orders_and_another_one_others() {
 #[test]
 fn a_complaint_of_a_client_is_a_difference() {
     let input = input();
-    let books = Books::compare(&input.orders, right(&input), &["two answers".to_owned()]);
+    let books = Books::compare(&input, right(&input), &["two answers".to_owned()]);
     assert!(!books.is_balanced() && books.to_string().contains("WRONG: two answers"), "{books}");
 }
 

@@ -12,7 +12,7 @@ use crate::leftovers::Leftovers;
 use crate::messages::{Order, OrderId, OrderState, Step, Sum, Totals};
 use crate::provider::{self, Account};
 use crate::shop::invoice::{self, Money};
-use crate::show::Wanted;
+use crate::show::{Input, Wanted};
 
 /// What was found on the disks.
 #[derive(Clone, Debug, Default)]
@@ -63,29 +63,21 @@ const PRINTED_MAX: usize = 20;
 
 impl Books {
     /// Compares everything with everything.
-    pub fn compare(wanted: &[Wanted], found: Found, complaints: &[String]) -> Self {
+    pub fn compare(input: &Input, found: Found, complaints: &[String]) -> Self {
         let mut audit = Audit { found, differences: complaints.to_vec(), named: BTreeSet::new() };
-        let mut input = Totals::default();
+        let wanted = input.totals();
         let (mut orders, mut paid, mut invoices) = (Totals::default(), Sum::default(), Sum::default());
-        for wanted in wanted {
-            let cents = wanted.cart.cents();
-            input.count(Step::Placed, cents);
-            if wanted.is_paid() {
-                input.count(Step::Paid, cents);
-                input.count(Step::Shipped, cents);
-            } else {
-                input.count(Step::Refused, cents);
-            }
-            audit.order(wanted, &mut orders, &mut invoices);
-            audit.payment(wanted, &mut paid);
+        for order in &input.orders {
+            audit.order(order, &mut orders, &mut invoices);
+            audit.payment(order, &mut paid);
         }
-        audit.nothing_else(wanted);
+        audit.nothing_else(&input.orders);
         audit.balances();
-        audit.sums("the shop's orders", orders, input);
-        audit.sums("the shop's books", audit.found.shop, input);
-        let at_provider = Totals { placed: Sum::default(), shipped: Sum::default(), ..input };
+        audit.sums("the shop's orders", orders, wanted);
+        audit.sums("the shop's books", audit.found.shop, wanted);
+        let at_provider = Totals { placed: Sum::default(), shipped: Sum::default(), ..wanted };
         audit.sums("the provider's ledger", audit.found.provider, at_provider);
-        let (kept, expected) = (audit.found.remembered, wanted.len() as u64);
+        let (kept, expected) = (audit.found.remembered, wanted.placed.orders);
         if kept != expected {
             audit
                 .differences
@@ -100,8 +92,8 @@ impl Books {
             Row { whose, what, orders, cents, money: Money(cents).to_string() }
         };
         let rows = vec![
-            row("input", "placed", input.placed),
-            row("input", "to be paid", input.paid),
+            row("input", "placed", wanted.placed),
+            row("input", "to be paid", wanted.paid),
             row("shop", "placed", orders.placed),
             row("shop", "paid", found.shop.paid),
             row("shop", "refused", orders.refused),
