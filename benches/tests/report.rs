@@ -94,7 +94,8 @@ async fn raw_figures_come_back_as_they_were_written_and_the_page_of_documentatio
     assert!(report::html(&again) == report::html(&results), "the page differs");
     assert_eq!(again.headline.contenders[0].runs[0].audit, results.headline.contenders[0].runs[0].audit);
     let page = directory.path().join("page.md");
-    std::fs::write(&page, "before\n<!-- measured -->\nyesterday\n<!-- end -->\nafter\n").expect("it is written");
+    std::fs::write(&page, "before\n<!-- measured -->\nyesterday\n<!-- end -->\nafter\n")
+        .expect("it is written");
     for _ in 0..2 {
         report::refresh_page(&results, &page).expect("it has a measured part");
     }

@@ -76,7 +76,8 @@ pub async fn table(contender: &'static str, stage: &Stage) -> Result<TableBackin
             let table = Arc::new(table.map_err(|error| failed(contender, &error))?);
             Ok(TableBacking { table, report: super::dynamodb::reporter(dynamo) })
         }
-        other => Err(missing(contender, other)),
+        #[cfg(not(feature = "dynamodb"))]
+        StoreKind::DynamoDb => Err(missing(contender)),
     }
 }
 
@@ -104,7 +105,8 @@ pub async fn store(contender: &'static str, stage: &Stage) -> Result<StoreBackin
             let store = Arc::new(store.map_err(|error| failed(contender, &error))?);
             Ok(StoreBacking { store, report: super::dynamodb::reporter(dynamo) })
         }
-        other => Err(missing(contender, other)),
+        #[cfg(not(feature = "dynamodb"))]
+        StoreKind::DynamoDb => Err(missing(contender)),
     }
 }
 
@@ -116,9 +118,10 @@ fn failed(contender: &'static str, reason: &dyn ToString) -> BenchError {
 /// The alias of the store of every run.
 const ALIAS: &str = "bench";
 
-fn missing(contender: &'static str, store: StoreKind) -> BenchError {
+#[cfg(not(feature = "dynamodb"))]
+fn missing(contender: &'static str) -> BenchError {
     BenchError::Contender {
         contender,
-        reason: format!("this build has no store {store:?} for it: build with its feature"),
+        reason: "this build has no DynamoDB: build with the feature `bench-full`".to_owned(),
     }
 }

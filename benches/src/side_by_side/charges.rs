@@ -141,6 +141,19 @@ mod tests {
         assert_eq!((batch.write_units, format!("{:.2}", batch.request_units)), (2, "9.90".into()));
     }
 
+    #[cfg(feature = "cosmos")]
+    #[test]
+    fn documents_are_charged_as_the_store_says() {
+        use tollgate_cosmos::charges::{ReadStrength, batch_charge, read_charge, write_charge};
+        for bytes in [0, 1, 1024, 1025, 4096, 16 * 1024, 64 * 1024, 300_000] {
+            assert_eq!(document_read(bytes).to_bits(), read_charge(bytes, ReadStrength::Session).to_bits());
+            assert_eq!(document_write(bytes).to_bits(), write_charge(bytes).to_bits());
+            let written = Written { dynamodb: bytes, cosmos: bytes };
+            let batch = Charge::write(&[written, written]).request_units;
+            assert_eq!(batch.to_bits(), batch_charge([bytes, bytes]).to_bits());
+        }
+    }
+
     #[test]
     fn sizes_are_rounded_up_to_what_is_paid_for() {
         assert_eq!([0, 1024, 1025].map(write_units), [1, 1, 2]);

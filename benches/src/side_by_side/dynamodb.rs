@@ -174,7 +174,7 @@ impl DynamoDbTable {
                     .client
                     .put_item()
                     .table_name(TABLE)
-                    .set_item(Some(item(&key, new)))
+                    .set_item(Some(item(&key, &new)))
                     .return_consumed_capacity(ReturnConsumedCapacity::Total);
                 match conditional(put, condition).send().await {
                     Ok(_) => Ok(Answer::Written),
@@ -206,7 +206,7 @@ impl DynamoDbTable {
         for Write { key, change, .. } in writes {
             let request = match change {
                 Change::Put(new) => {
-                    let put = PutRequest::builder().set_item(Some(item(&key, new))).build();
+                    let put = PutRequest::builder().set_item(Some(item(&key, &new))).build();
                     WriteRequest::builder().put_request(put.map_err(|error| failed(&error))?)
                 }
                 Change::Delete => {
@@ -241,7 +241,7 @@ fn transact_item(write: Write) -> Result<TransactWriteItem, TableError> {
     let Write { key, change, condition } = write;
     let item = match change {
         Change::Put(new) => {
-            let put = Put::builder().table_name(TABLE).set_item(Some(item(&key, new)));
+            let put = Put::builder().table_name(TABLE).set_item(Some(item(&key, &new)));
             let put = match condition {
                 Condition::Any => put,
                 Condition::Absent => put.condition_expression("attribute_not_exists(pk)"),
@@ -266,7 +266,7 @@ fn key_item(key: &Key) -> Item {
     ])
 }
 
-fn item(key: &Key, record: Record) -> Item {
+fn item(key: &Key, record: &Record) -> Item {
     let mut item = key_item(key);
     item.insert(VERSION.to_owned(), AttributeValue::N(record.version.to_string()));
     item.insert(VALUE.to_owned(), AttributeValue::B(record.value.to_vec().into()));

@@ -163,6 +163,13 @@ impl Queue {
         Observed { latency: state.latency.clone(), deliveries: state.deliveries, trips: state.trips }
     }
 
+    /// Puts messages in that nobody under measurement has sent: those that begin chains.
+    pub fn begin(&self, messages: impl IntoIterator<Item = Bytes>) {
+        self.publish(messages);
+        let calls = self.network.traffic().calls;
+        self.state().trips = Trips { calls_at_delivery: calls, ..Trips::default() };
+    }
+
     /// Sends messages that are ready at once.
     pub fn publish(&self, messages: impl IntoIterator<Item = Bytes>) {
         let (now, calls) = (Instant::now(), self.network.traffic().calls);

@@ -132,7 +132,7 @@ pub async fn run(contender: &dyn Contender, scenario: &Scenario) -> Result<Outco
     let (before, reported_before) = (network.traffic(), running.reported());
     let (watch, begin) = (Watch::begin(), Instant::now());
     match scenario.arrival {
-        Arrival::Closed => queue.publish(starts),
+        Arrival::Closed => queue.begin(starts),
         Arrival::Open(rate) => {
             // Messages that are sent by others arrive when they are sent: only the first of each chain has a time of its own.
             let share = starts.len() as f64 / plan.measured() as f64;

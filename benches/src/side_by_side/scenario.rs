@@ -84,12 +84,8 @@ pub enum Deletions {
 pub enum StoreKind {
     /// In memory.
     Memory,
-    /// The embedded, durable one. Contenders that need a table of their own have theirs on the same engine.
-    Embedded,
     /// `DynamoDB`, emulated in this process.
     DynamoDb,
-    /// Cosmos DB, emulated in this process.
-    Cosmos,
 }
 
 impl Scenario {
