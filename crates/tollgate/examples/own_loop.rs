@@ -126,7 +126,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         points = all_points(&gate) => points?,
     };
     let done = gate.close().await;
-    println!("ada has {points} points; {} copies were dropped", done.duplicates());
+    println!(
+        "ada has {points} points, after {} deliveries of 10 messages and some wake-ups",
+        done.deliveries
+    );
     Ok(())
 }
 

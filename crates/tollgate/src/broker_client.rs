@@ -103,10 +103,10 @@ impl BrokerClient {
     }
 
     async fn send(&self, messages: Vec<OutgoingMessage>) -> Vec<Result<(), BrokerError>> {
-        let endpoints: Vec<EndpointName> = messages.iter().map(|message| message.endpoint.clone()).collect();
+        let Some(first) = messages.first().map(|message| message.endpoint.clone()) else { return Vec::new() };
+        let count = messages.len();
         let Some(answers) = self.sends.ask(messages).await else {
-            let reason = "the engine's runtime is shutting down";
-            return endpoints.into_iter().map(|endpoint| Err(unknown(endpoint, reason))).collect();
+            return vec![Err(unknown(first, "the engine's runtime is shutting down")); count];
         };
         self.counters.published.add(answers.iter().filter(|answer| answer.is_ok()).count());
         answers

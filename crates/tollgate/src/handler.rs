@@ -156,7 +156,7 @@ impl Endpoint {
         self
     }
 
-    /// How many messages may be in flight: taken from the broker and not settled yet.
+    /// How many messages may be in flight: taken from the broker, or handed in, and not settled yet.
     #[must_use]
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.concurrency = messages;
