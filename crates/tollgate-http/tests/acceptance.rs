@@ -14,17 +14,20 @@ use world::{At, Run, Way, World};
 async fn every_fault_at_every_step(way: Way, at: At) -> usize {
     let Run { shop, bank, .. } = World::play(way, &[]).await;
     let steps = if at == At::Shop { shop.steps() } else { bank.steps() };
-    let mut runs = 0;
+    let (mut runs, mut strays) = (0, 0);
     let mut by_call: BTreeMap<String, usize> = BTreeMap::new();
     for (number, (call, name)) in steps.iter().enumerate() {
         for fault in call.faults() {
-            World::play(way, &[(at, number, *fault)]).await;
+            strays += World::play(way, &[(at, number, *fault)]).await.strays;
             runs += 1;
             *by_call.entry(format!("{call:?} {fault:?}")).or_default() += 1;
         }
         assert!(!name.is_empty());
     }
-    println!("{way:?}, faults at the {at:?}: {} steps, {runs} (step, fault) pairs: {by_call:?}", steps.len());
+    println!(
+        "{way:?}, faults at the {at:?}: {} steps, {runs} (step, fault) pairs, {strays} left for the operator: {by_call:?}",
+        steps.len()
+    );
     assert!(runs >= steps.len() * 4, "{steps:?}");
     runs
 }

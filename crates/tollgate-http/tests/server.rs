@@ -326,6 +326,45 @@ async fn an_execution_that_races_with_the_removal_happens_before_it_or_not_at_al
     assert_eq!(ground.kept().await, NOTHING);
 }
 
+/// Two processes that forget what they delete, and an id that the first has stored, executed and removed.
+async fn one_that_has_removed_it_and_another(ground: &Ground) -> ([Process; 2], RequestId) {
+    let forgetful = |server: ExactlyOnce| server.tombstones(0);
+    let processes = [Process::with(ground, forgetful).await, Process::with(ground, forgetful).await];
+    let id = RequestId::random();
+    assert_eq!(processes[0].host.put(id, "ada", "ada 5").await.status, 201);
+    assert_eq!(processes[0].host.go("POST", id, "ada").await.text(), "receipt 1");
+    assert_eq!(processes[0].host.go("DELETE", id, "ada").await.status, 204);
+    (processes, id)
+}
+
+#[tokio::test]
+async fn a_process_removes_what_another_one_has_stored_again_since_it_removed_it() {
+    let ground = Ground::new();
+    let ([stale, other], id) = one_that_has_removed_it_and_another(&ground).await;
+    assert_eq!(other.host.put(id, "ada", "ada 5").await.status, 201);
+    assert_eq!(other.host.go("POST", id, "ada").await.text(), "receipt 2");
+    assert_eq!(stale.host.go("DELETE", id, "ada").await.status, 204);
+    assert_eq!(ground.kept().await, NOTHING);
+    // A copy that was held up must not pay again.
+    assert_eq!(other.host.go("POST", id, "ada").await.refusal(), refusal(404, "unknown-id"));
+    assert_eq!(other.number("account/ada", "paid").await, 2);
+}
+
+#[tokio::test]
+async fn a_process_stores_what_another_one_has_removed_since_it_last_looked() {
+    let ground = Ground::new();
+    let ([stale, other], id) = one_that_has_removed_it_and_another(&ground).await;
+    let old = stale.host.put(id, "ada", "ada 5").await.header("etag").to_owned();
+    assert_eq!(stale.host.go("POST", id, "ada").await.text(), "receipt 2");
+    assert_eq!(other.host.go("DELETE", id, "ada").await.status, 204);
+    let new = stale.host.put(id, "ada", "ada 5").await;
+    assert_eq!((new.status, new.header("etag") == old), (201, false));
+    assert_eq!(ground.kept().await.len(), 1, "it says so because it is so");
+    // And executes it, although it remembers another one's response.
+    let answer = stale.host.go("POST", id, "ada").await;
+    assert_eq!((answer.status, answer.text(), answer.is_replayed()), (200, "receipt 3", false));
+}
+
 #[tokio::test]
 async fn a_deleted_request_is_gone_within_the_life_of_its_tombstone_and_unknown_afterwards() {
     let ground = Ground::new();

@@ -119,6 +119,10 @@ impl Edge {
     /// As [`Edge::advance`], for a handler that says itself whether it has done something ([`Answer::Executed`]: it is
     /// committed) or finds that it was done before ([`Answer::Replayed`]: nothing is committed).
     ///
+    /// What it sees of the partition may be older than the store, if another process has changed it since: a commit finds out and
+    /// the handler runs again, but where nothing is committed nobody does. So answer with [`Answer::Replayed`] only what is true
+    /// for ever once it is, and with [`Answer::Executed`] otherwise, even if there is nothing to change.
+    ///
     /// # Errors
     /// As for [`Edge::execute`].
     pub async fn advance_bytes<H, F>(

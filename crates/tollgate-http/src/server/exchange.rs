@@ -5,6 +5,10 @@
 //! there by the same commit, and is the marker of the execution. What keeps a late copy of `POST` from executing what was
 //! removed: the execution reads the shelf *after* it has loaded its partition, and the removal first marks the shelf, then
 //! commits to that partition. So either the execution sees the mark, or its commit conflicts with the removal's.
+//!
+//! What a transaction sees may be older than the store, if another process has changed the partition: only its commit finds
+//! out. So whatever is concluded from what is there or not there is committed, even if there is nothing to change, or read again
+//! from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,19 +69,21 @@ impl Exchange {
         }
         let (id, caller, body) = (request.id, request.caller.clone(), request.body.clone());
         let stored = StoredRequest::new(&request, partition, now_ms());
-        let fingerprint = stored.head.fingerprint.clone();
+        let (fingerprint, incarnation) = (stored.head.fingerprint.clone(), stored.head.incarnation.clone());
         let in_blob = self.is_for_a_blob(&body);
         let (place, is_tracked) = (self.shelf(id), self.limits.is_tracked);
         if self.tombstones.has(id, &caller) {
             // A copy that was held up: stored again it would be nobody's.
             return Err(deleted(id));
         }
+        let edge = self.edge.clone();
         let put = move |tx: Tx| {
-            let (mut stored, body) = (stored.clone(), body.clone());
+            let (edge, mut stored, body) = (edge.clone(), stored.clone(), body.clone());
             async move {
                 let item = request_item(id);
                 if let Some(known) = tx.get_bytes(&item).await? {
-                    return Ok(Answer::Replayed(known));
+                    let now = edge.read(tx.partition().as_str(), &item).await?;
+                    return Ok(now.map_or(Answer::Executed(known), Answer::Replayed));
                 }
                 if in_blob {
                     stored.head.blob = Some(tx.put_blob("requests/", body).await?);
@@ -88,8 +94,9 @@ impl Exchange {
                     index.insert(id.to_string(), stored.head.stored_at_ms);
                     tx.put(INDEX, &index)?;
                 }
-                tx.put_bytes(&item, stored.encode())?;
-                Ok(Answer::Executed(stored.head.incarnation.into()))
+                let bytes = stored.encode();
+                tx.put_bytes(&item, bytes.clone())?;
+                Ok(Answer::Executed(bytes))
             }
         };
         let step = format!("store/{id}/{}", RequestId::random());
@@ -98,12 +105,10 @@ impl Exchange {
             TollgateError::RequestRefused { reason } => Problem::new(ProblemKind::TooLarge, reason),
             error => failed(id, &error),
         });
-        let known = match put? {
-            Answer::Executed(incarnation) => {
-                return Ok(Stored::New { incarnation: String::from_utf8_lossy(&incarnation).into_owned() });
-            }
-            Answer::Replayed(known) => decoded(id, StoredRequest::decode(&known))?,
-        };
+        let known = decoded(id, StoredRequest::decode(&put?.into_response()))?;
+        if known.head.incarnation == incarnation {
+            return Ok(Stored::New { incarnation });
+        }
         if !known.is_of(&caller) || !is_same(&known.head.fingerprint, &fingerprint) {
             let detail = format!("another request is stored under {id}: draw a new id");
             return Err(Problem::new(ProblemKind::IdInUse, detail));
@@ -215,14 +220,12 @@ impl Exchange {
             move |tx: Tx| {
                 let incarnation = incarnation.clone();
                 async move {
-                    let Some(mut stored) = same(&tx, id, &incarnation).await? else {
-                        return Ok(nothing_to_do());
-                    };
-                    if stored.head.state == RequestState::Deleting {
-                        return Ok(nothing_to_do());
+                    if let Some(mut stored) = same(&tx, id, &incarnation).await?
+                        && stored.head.state == RequestState::Stored
+                    {
+                        stored.head.state = RequestState::Deleting;
+                        tx.put_bytes(&request_item(id), stored.encode())?;
                     }
-                    stored.head.state = RequestState::Deleting;
-                    tx.put_bytes(&request_item(id), stored.encode())?;
                     Ok(Answer::Executed(Bytes::new()))
                 }
             }
@@ -270,7 +273,7 @@ impl Exchange {
             let incarnation = incarnation.clone();
             async move {
                 if same(&tx, id, &incarnation).await?.is_none() {
-                    return Ok(nothing_to_do());
+                    return Ok(Answer::Executed(Bytes::new()));
                 }
                 if is_tracked {
                     let mut index: Index = tx.get(INDEX).await?.unwrap_or_default();
@@ -325,7 +328,10 @@ impl Exchange {
         id: RequestId,
         incarnation: &str,
     ) -> Result<Option<Bytes>, HandlerError> {
-        if let Some(known) = tx.get_bytes(&response_item(id)).await? {
+        if let Some(known) = tx.get_bytes(&response_item(id)).await?
+            && StoredResponse::decode(&known)?.head.answers == incarnation
+        {
+            // For good, however old it is. One of another incarnation is no longer there, as the commit will find out.
             return Ok(Some(known));
         }
         // Never from memory and never before the line above: see the top of this file.
@@ -423,10 +429,6 @@ async fn same(tx: &Tx, id: RequestId, incarnation: &str) -> Result<Option<Stored
     let Some(bytes) = tx.get_bytes(&request_item(id)).await? else { return Ok(None) };
     let stored = StoredRequest::decode(&bytes)?;
     Ok(Some(stored).filter(|stored| stored.head.incarnation == incarnation))
-}
-
-fn nothing_to_do() -> Answer {
-    Answer::Replayed(Bytes::new())
 }
 
 fn check_incarnation(id: RequestId, stored: &StoredRequest, meant: Option<&Meant>) -> Result<(), Problem> {

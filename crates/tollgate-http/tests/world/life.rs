@@ -1,16 +1,25 @@
 //! One life of a process: every call that it makes to a store, to a broker or over the network is a numbered step, and one of
-//! them may go wrong. A process that has died makes no call any more; it just stops, as processes do.
+//! them may go wrong. A process that has died makes no call any more; it just stops, as processes do. One that stalls goes on
+//! when everybody has long forgotten it: a zombie.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tollgate::core::{
     BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
     LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias, StoreError,
     StoreLimits, TokenRef,
 };
 use tollgate::{Broker, Store};
+
+/// How long a stalled process stalls: longer than all deadlines of the scene.
+const STALL: Duration = Duration::from_secs(100);
+
+/// How long a process that has stalled may be busy with what it was about to do.
+const AFTERMATH: Duration = Duration::from_secs(60);
 
 /// What goes wrong at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +28,10 @@ pub enum Fault {
     CrashBefore,
     /// The process dies when the call has had its effect.
     CrashAfter,
+    /// The process stalls before it makes the call, and makes it when another one has taken its place and all deadlines are past.
+    StallBefore,
+    /// The process stalls when the call has had its effect, and goes on with the answer.
+    StallAfter,
     /// The call does not get through.
     LostBefore,
     /// The call has its effect, and its answer is lost.
@@ -48,14 +61,27 @@ impl Call {
     /// What can go wrong with it.
     pub fn faults(self) -> &'static [Fault] {
         use Fault::{
-            BadGateway, Busy, CopyLate, CopySoon, CrashAfter, CrashBefore, LostAfter, LostBefore, Twice,
+            BadGateway, Busy, CopyLate, CopySoon, CrashAfter, CrashBefore, LostAfter, LostBefore, StallAfter,
+            StallBefore, Twice,
         };
         match self {
-            Self::Store | Self::Settle => &[CrashBefore, CrashAfter, LostBefore, LostAfter],
-            Self::Send => &[CrashBefore, CrashAfter, LostBefore, LostAfter, Twice],
-            Self::Http => {
-                &[CrashBefore, CrashAfter, LostBefore, LostAfter, Twice, CopySoon, CopyLate, Busy, BadGateway]
+            Self::Store | Self::Settle => {
+                &[CrashBefore, CrashAfter, StallBefore, StallAfter, LostBefore, LostAfter]
             }
+            Self::Send => &[CrashBefore, CrashAfter, StallBefore, StallAfter, LostBefore, LostAfter, Twice],
+            Self::Http => &[
+                CrashBefore,
+                CrashAfter,
+                StallBefore,
+                StallAfter,
+                LostBefore,
+                LostAfter,
+                Twice,
+                CopySoon,
+                CopyLate,
+                Busy,
+                BadGateway,
+            ],
         }
     }
 }
@@ -66,6 +92,7 @@ pub struct Life {
     plan: Option<(usize, Fault)>,
     steps: Mutex<Vec<(Call, String)>>,
     dead: AtomicBool,
+    stalled_until: Mutex<Option<Instant>>,
     spared: AtomicBool,
 }
 
@@ -76,6 +103,21 @@ impl Life {
 
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Whether it stalls now.
+    fn is_stalled(&self) -> bool {
+        self.stalled_until.lock().unwrap().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether it stalls now, or has gone on so shortly ago that it may still be busy with what it was about to do.
+    pub fn is_up_to_something(&self) -> bool {
+        self.stalled_until.lock().unwrap().is_some_and(|until| Instant::now() < until + AFTERMATH)
+    }
+
+    /// Whether somebody else has taken its place, for good or not.
+    pub fn is_replaced(&self) -> bool {
+        self.is_dead() || self.stalled_until.lock().unwrap().is_some()
     }
 
     /// The test is over: nothing goes wrong any more, and nothing is taken down.
@@ -99,25 +141,39 @@ impl Life {
             steps.push((call, name.into()));
             self.plan.filter(|(number, _)| *number == steps.len() - 1).map(|(_, fault)| fault)
         };
-        if fault == Some(Fault::CrashBefore) {
-            self.die().await;
+        match fault {
+            Some(Fault::CrashBefore) => self.die().await,
+            Some(Fault::StallBefore) => self.stall().await,
+            _ => {}
         }
         fault
     }
 
     /// Ends a step whose effect is there.
     pub async fn end(&self, fault: Option<Fault>) {
-        if fault == Some(Fault::CrashAfter) {
-            self.die().await;
+        match fault {
+            Some(Fault::CrashAfter) => self.die().await,
+            Some(Fault::StallAfter) => self.stall().await,
+            _ => {}
         }
         self.go_on().await;
     }
 
-    /// The dead wait for ever.
+    /// The dead wait for ever, the stalled for long.
     pub async fn go_on(&self) {
         if self.is_dead() {
             std::future::pending::<()>().await;
         }
+        let until = *self.stalled_until.lock().unwrap();
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    async fn stall(&self) {
+        // Whoever waits for this call may give up: the process stalls all the same.
+        *self.stalled_until.lock().unwrap() = Some(Instant::now() + STALL);
+        tokio::time::sleep(STALL).await;
     }
 
     async fn die(&self) {

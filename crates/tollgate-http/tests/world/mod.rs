@@ -217,20 +217,25 @@ impl World {
         let (mut shop_life, mut bank_life) = (Arc::clone(&first_shop), Arc::clone(&first_bank));
         let mut bank = world.open_bank(&bank_life).await;
         let mut shop = world.open_shop(&shop_life).await;
+        // Those that stalled: they go on in the background, next to whoever has taken their place.
+        let mut zombies = Vec::new();
         let mut input = Input::new(way);
         let mut done = false;
         for _ in 0..2_000 {
-            if bank_life.is_dead() || bank.is_none() {
+            if bank_life.is_replaced() || bank.is_none() {
+                zombies.extend(bank.take().map(|bank| (Arc::clone(&bank_life), bank)));
                 bank_life = Life::new(None);
                 bank = world.open_bank(&bank_life).await;
             }
-            if shop_life.is_dead() || shop.is_none() {
+            if shop_life.is_replaced() || shop.is_none() {
+                zombies.extend(shop.take().map(|shop| (Arc::clone(&shop_life), shop)));
                 shop_life = Life::new(None);
                 shop = world.open_shop(&shop_life).await;
             }
             input.go_on(&world, shop.as_ref(), &shop_life).await;
             tokio::time::sleep(Duration::from_millis(500)).await;
-            if input.is_over() && world.is_over().await {
+            let is_somebody_stalled = zombies.iter().any(|(life, _)| life.is_up_to_something());
+            if input.is_over() && !is_somebody_stalled && world.is_over().await {
                 // Once more, when late copies are in: nothing may come back.
                 if done {
                     break;
@@ -247,8 +252,9 @@ impl World {
         let (shop, bank) = (shop.unwrap(), bank.unwrap());
         first_shop.spare();
         first_bank.spare();
-        let is_late = |fault: &Fault| matches!(fault, Fault::CopyLate);
-        let strays = if first_bank.is_dead() && faults.iter().any(|(_, _, fault)| is_late(fault)) {
+        let is_late =
+            |fault: &Fault| matches!(fault, Fault::CopyLate | Fault::StallBefore | Fault::StallAfter);
+        let strays = if first_bank.is_replaced() && faults.iter().any(|(_, _, fault)| is_late(fault)) {
             world.remove_strays(&bank).await
         } else {
             0
@@ -256,6 +262,9 @@ impl World {
         world.audit(way, &shop.edge("front").unwrap(), &bank.edge("payments").unwrap(), &what).await;
         shop.close().await;
         bank.close().await;
+        for (_, zombie) in zombies.into_iter().filter(|(life, _)| !life.is_dead()) {
+            zombie.close().await;
+        }
         Run { strays, shop: first_shop, bank: first_bank }
     }
 
