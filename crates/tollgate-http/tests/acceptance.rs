@@ -28,7 +28,8 @@ async fn every_fault_at_every_step(way: Way, at: At) -> usize {
         "{way:?}, faults at the {at:?}: {} steps, {runs} (step, fault) pairs, {strays} left for the operator: {by_call:?}",
         steps.len()
     );
-    assert!(runs >= steps.len() * 4, "{steps:?}");
+    assert!(runs >= steps.len() * 6, "{steps:?}");
+    assert_eq!(strays, 0, "one fault leaves nothing behind");
     runs
 }
 

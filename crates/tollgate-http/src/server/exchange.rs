@@ -12,9 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tollgate::core::blobs::{BlobStream, collect};
 use tollgate::core::{EffectName, PartitionKey};
 use tollgate::{Answer, BlobReference, Edge, HandlerError, TollgateError, Tx};
@@ -30,6 +31,10 @@ const INDEX: &str = "index";
 
 /// Bytes kept free in an item for what stands before a body: names of caller and partition, media type, hashes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Longest time from the arrival of a request to its being stored. Its client has given up by then, and may have deleted what
+/// another process has stored meanwhile: stored now, it would be nobody's. No more than garbage depends on it.
+const STORE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Everything that a server was put together from.
 #[derive(Clone)]
@@ -76,7 +81,7 @@ impl Exchange {
             // A copy that was held up: stored again it would be nobody's.
             return Err(deleted(id));
         }
-        let edge = self.edge.clone();
+        let (edge, arrived) = (self.edge.clone(), Instant::now());
         let put = move |tx: Tx| {
             let (edge, mut stored, body) = (edge.clone(), stored.clone(), body.clone());
             async move {
@@ -84,6 +89,9 @@ impl Exchange {
                 if let Some(known) = tx.get_bytes(&item).await? {
                     let now = edge.read(tx.partition().as_str(), &item).await?;
                     return Ok(now.map_or(Answer::Executed(known), Answer::Replayed));
+                }
+                if arrived.elapsed() > STORE_TIME_MAX {
+                    return Err(HandlerError::retry("it arrived too long ago to be stored now"));
                 }
                 if in_blob {
                     stored.head.blob = Some(tx.put_blob("requests/", body).await?);
