@@ -44,11 +44,13 @@ mod error;
 pub mod in_process;
 #[cfg(any(feature = "nats", feature = "sqs"))]
 mod inbox;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "durable")]
 mod log;
 #[cfg(feature = "nats")]
 pub mod nats;
-#[cfg(any(feature = "nats", feature = "sqs"))]
+#[cfg(any(feature = "kafka", feature = "nats", feature = "sqs"))]
 mod queue_name;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
@@ -60,6 +62,8 @@ pub use in_process::DurableBuilder;
 pub use in_process::{DeadLetter, Depth, InProcessBroker, InProcessBuilder};
 #[cfg(any(feature = "nats", feature = "sqs"))]
 pub use inbox::Held;
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaBroker, KafkaBuilder};
 #[cfg(feature = "nats")]
 pub use nats::{NatsBroker, NatsBuilder};
 #[cfg(feature = "rabbitmq")]

@@ -27,6 +27,7 @@ use consumer::{EndpointConsumer, Settings, exchange_for};
 use link::Link;
 use message::Publication;
 use publisher::Publisher;
+pub use topology::RabbitMqDepth;
 use topology::Topology;
 
 use crate::counters::EndpointCounters;
@@ -76,6 +77,15 @@ impl RabbitMqBroker {
     /// [`BrokerError::Unavailable`] if RabbitMQ can't be reached.
     pub async fn provision(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
         self.topology.provision(self.publisher.link(), endpoint).await
+    }
+
+    /// How many messages of an endpoint are where.
+    ///
+    /// # Errors
+    /// If RabbitMQ does not answer, or the queues don't exist.
+    pub async fn depth(&self, endpoint: &EndpointName) -> Result<RabbitMqDepth, BrokerError> {
+        self.first_use(endpoint).await?;
+        self.topology.depth(self.publisher.link(), endpoint).await
     }
 
     /// Whether messages can be sent and received just now.

@@ -128,6 +128,8 @@ async fn a_crash_of_rabbitmq_loses_nothing_and_receipts_from_before_it_do_no_har
         seen.remove("meanwhile");
     }
     broker.health(&orders()).unwrap();
+    let depth = broker.depth(&orders()).await.unwrap();
+    assert_eq!((depth.ready, depth.delayed, depth.dead), (0, 0, 0));
     broker.close().await;
 }
 

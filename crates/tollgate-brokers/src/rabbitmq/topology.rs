@@ -120,6 +120,32 @@ impl Topology {
         in_time(declaring).await.map_err(|problem| problem.at(endpoint))
     }
 
+    /// Counts the messages of an endpoint.
+    pub(super) async fn depth(
+        &self,
+        link: &Link,
+        endpoint: &EndpointName,
+    ) -> Result<RabbitMqDepth, BrokerError> {
+        let (queue, dead) = (self.queue(endpoint)?, self.dead_queue(endpoint)?);
+        let counting = async {
+            let channel = link.channel().await?;
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+            let count = async |queue: ShortString| {
+                let looked = channel.queue_declare(queue, passive, FieldTable::default()).await;
+                looked.map(|queue| u64::from(queue.message_count())).map_err(|error| Problem::of(&error))
+            };
+            let mut delayed = 0;
+            for class in self.delays.iter() {
+                delayed += count(self.delay_name(class)).await?;
+            }
+            // After the delayed ones: what moves on meanwhile is counted twice and not missed.
+            let depth = RabbitMqDepth { ready: count(queue).await?, delayed, dead: count(dead).await? };
+            close(channel).await;
+            Ok(depth)
+        };
+        in_time(counting).await.map_err(|problem| problem.at(endpoint))
+    }
+
     /// Whether everything is there and as it should be. Nothing is made.
     pub(super) async fn verify(&self, link: &Link, endpoint: &EndpointName) -> Result<(), BrokerError> {
         let pieces = self.pieces(endpoint)?;
@@ -135,6 +161,17 @@ impl Topology {
         };
         in_time(looking).await.map_err(|problem| problem.at(endpoint))
     }
+}
+
+/// How many messages of an endpoint are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RabbitMqDepth {
+    /// Waiting for a receiver. RabbitMQ does not tell over AMQP how many have been delivered and are not settled.
+    pub ready: u64,
+    /// Delayed, of all endpoints together.
+    pub delayed: u64,
+    /// Put aside.
+    pub dead: u64,
 }
 
 impl Piece {
@@ -164,7 +201,7 @@ impl Piece {
     }
 }
 
-async fn in_time(work: impl Future<Output = Result<(), Problem>>) -> Result<(), Problem> {
+async fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     // A cluster needs some time for each new queue.
     match tokio::time::timeout(ANSWER_WITHIN * 3, work).await {
         Ok(done) => done,

@@ -1,0 +1,330 @@
+//! The task of one endpoint's consumer. It reads from Kafka, pauses and resumes partitions, commits, and moves messages to other
+//! topics. Kafka's client calls back into [`Group`] while the task reads: no lock may be held then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer,
+};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tollgate_core::BrokerError;
+
+use super::consumer::{Answers, Begun, Life, Settling, Shared, What};
+use super::held::{Place, TooEarly};
+use super::problem::at;
+use super::producer::{Producer, Production};
+use super::record::Record;
+use super::topics::Topics;
+
+/// How often progress is committed: what was finished since comes again after a crash.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+
+/// When a message comes again that could not be moved to another topic.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// How long to sleep when nothing is due.
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
+
+/// What Kafka's client calls.
+pub(super) struct Group(pub(super) Arc<Shared>);
+
+impl ClientContext for Group {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(endpoint = %self.0.endpoint, reason, "an error of Kafka's client");
+        self.0.fail(error);
+    }
+}
+
+impl ConsumerContext for Group {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let endpoint = &self.0.endpoint;
+        match rebalance {
+            Rebalance::Assign(list) => {
+                let places = places(list);
+                tracing::info!(%endpoint, ?places, "partitions were assigned");
+                let mut state = self.0.state();
+                state.held.assign(places);
+                state.problem = None;
+            }
+            Rebalance::Revoke(list) => {
+                let places = places(list);
+                tracing::info!(%endpoint, ?places, "partitions were taken away");
+                let news = self.0.state().held.revoke(&places);
+                // The client waits for it before it gives the partitions up; if they are lost already, it is in vain.
+                if let Err(error) = commit(consumer, news, CommitMode::Async) {
+                    tracing::debug!(%endpoint, %error, "finished messages come again to another consumer");
+                }
+            }
+            Rebalance::Error(error) => self.0.fail(error.clone()),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        let mut state = self.0.state();
+        match result {
+            Ok(()) => state.problem = None,
+            Err(error) => {
+                tracing::debug!(endpoint = %self.0.endpoint, %error, "a commit failed and is repeated");
+                state.held.untell();
+            }
+        }
+    }
+}
+
+fn places(list: &TopicPartitionList) -> Vec<Place> {
+    list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
+}
+
+fn commit<C: rdkafka::consumer::Consumer<Group>>(
+    consumer: &C,
+    news: Vec<(Place, i64)>,
+    mode: CommitMode,
+) -> KafkaResult<()> {
+    if news.is_empty() {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::with_capacity(news.len());
+    for ((topic, partition), below) in news {
+        list.add_partition_offset(&topic, partition, Offset::Offset(below))?;
+    }
+    consumer.commit(&list, mode)
+}
+
+fn one(place: &Place) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition(&place.0, place.1);
+    list
+}
+
+/// Who reads: [`Topics::groups`] tells why there are two.
+pub(super) struct Readers {
+    main_topic: String,
+    main: StreamConsumer<Group>,
+    later: StreamConsumer<Group>,
+}
+
+impl Readers {
+    /// Joins both groups.
+    pub(super) fn subscribe(
+        topics: &Topics,
+        shared: &Arc<Shared>,
+        config: &ClientConfig,
+    ) -> KafkaResult<Self> {
+        let [main, later] = topics.groups(&shared.endpoint, &shared.settings.group);
+        let join = |(group, names): (String, Vec<String>)| {
+            let mut config = config.clone();
+            let context = Group(Arc::clone(shared));
+            let reader: StreamConsumer<Group> = config.set("group.id", group).create_with_context(context)?;
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            reader.subscribe(&names)?;
+            Ok::<_, KafkaError>(reader)
+        };
+        Ok(Self { main: join(main)?, later: join(later)?, main_topic: topics.main(&shared.endpoint) })
+    }
+
+    fn of(&self, topic: &str) -> &StreamConsumer<Group> {
+        if topic == self.main_topic { &self.main } else { &self.later }
+    }
+
+    fn commit(&self, news: Vec<(Place, i64)>, mode: CommitMode) -> KafkaResult<()> {
+        let is_main = |(place, _): &(Place, i64)| place.0 == self.main_topic;
+        let (main, later) = news.into_iter().partition(is_main);
+        let done = commit(&self.main, main, mode);
+        commit(&self.later, later, mode).and(done)
+    }
+}
+
+/// The task, and what it alone has.
+pub(super) struct Task {
+    shared: Arc<Shared>,
+    readers: Readers,
+    topics: Arc<Topics>,
+    /// How long messages of a topic wait here that are too early.
+    waits: HashMap<String, Duration>,
+    producer: Arc<Producer>,
+    settlings: mpsc::Receiver<Settling>,
+    closing: CancellationToken,
+    moving: FuturesUnordered<BoxFuture<'static, Moved>>,
+}
+
+/// Copies that were produced, or not: with their places in the call that waits for them, if one does.
+struct Moved {
+    outcomes: Vec<(usize, u64, Result<(), BrokerError>)>,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    answers: Answers,
+    answer: oneshot::Sender<Answers>,
+}
+
+impl Task {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        readers: Readers,
+        topics: Arc<Topics>,
+        producer: Arc<Producer>,
+        settlings: mpsc::Receiver<Settling>,
+        closing: CancellationToken,
+    ) -> Self {
+        let waits = topics.read(&shared.endpoint).into_iter().collect();
+        let moving = FuturesUnordered::new();
+        Self { shared, readers, topics, waits, producer, settlings, closing, moving }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut commits = tokio::time::interval(COMMIT_EVERY);
+        let mut drained_by: Option<Instant> = None;
+        loop {
+            let due = self.shared.state().held.next_time().unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            tokio::select! {
+                came = self.readers.main.recv(), if drained_by.is_none() => self.came(came),
+                came = self.readers.later.recv(), if drained_by.is_none() => self.came(came),
+                Some(settling) = self.settlings.recv() => self.settle(settling),
+                Some(moved) = self.moving.next(), if !self.moving.is_empty() => self.moved(moved),
+                () = sleep_until(due) => self.pass_time(),
+                _ = commits.tick() => self.commit_progress(),
+                () = self.closing.cancelled(), if drained_by.is_none() => {
+                    drained_by = Some(Instant::now() + self.shared.settings.drain_within);
+                    self.shared.state().life = Life::Closed;
+                    self.shared.arrived.notify_waiters();
+                }
+            }
+            if drained_by
+                .is_some_and(|until| Instant::now() >= until || !self.shared.state().held.is_worked_on())
+            {
+                break;
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Tells Kafka what is finished, and leaves the group. Both wait for the network.
+    async fn leave(self) {
+        let Self { shared, readers, .. } = self;
+        let leaving = tokio::task::spawn_blocking(move || {
+            let news = shared.state().held.take_news();
+            if let Err(error) = readers.commit(news, CommitMode::Sync) {
+                tracing::warn!(endpoint = %shared.endpoint, %error, "finished messages come again");
+            }
+            drop(readers);
+        });
+        let _ = leaving.await;
+    }
+
+    fn came(&self, came: KafkaResult<BorrowedMessage<'_>>) {
+        match came {
+            Ok(message) => self.arrive(&message),
+            Err(error) => self.shared.fail(error),
+        }
+    }
+
+    fn arrive(&self, message: &BorrowedMessage<'_>) {
+        let place = (message.topic().to_owned(), message.partition());
+        let wait_max = self.waits.get(&place.0).copied().unwrap_or_default();
+        let record = Record::read(message);
+        let pause = {
+            let mut state = self.shared.state();
+            (state.problem, state.news) = (None, None);
+            state.held.arrive(place.clone(), message.offset(), record, wait_max, Instant::now())
+        };
+        self.shared.arrived.notify_one();
+        if pause && let Err(error) = self.readers.of(&place.0).pause(&one(&place)) {
+            tracing::debug!(endpoint = %self.shared.endpoint, %error, "a partition could not be paused");
+        }
+    }
+
+    fn settle(&mut self, settling: Settling) {
+        let Settling { begun, answer } = settling;
+        let answers = vec![Ok(()); begun.len()];
+        let (mut which, mut copies) = (Vec::new(), Vec::new());
+        for (index, Begun { number, what, .. }) in begun.into_iter().enumerate() {
+            match what {
+                What::Acknowledge => self.finish(number),
+                What::Again { after } => self.shared.state().held.again(number, Instant::now() + after),
+                What::Move(copy) => {
+                    which.push((index, number));
+                    copies.push(*copy);
+                }
+            }
+        }
+        if copies.is_empty() {
+            // Whoever asked may have gone.
+            let _ = answer.send(answers);
+        } else {
+            self.produce(which, copies, Some(Waiting { answers, answer }));
+        }
+    }
+
+    fn finish(&self, number: u64) {
+        let resume = self.shared.state().held.finish(number);
+        if let Some(place) = resume
+            && let Err(error) = self.readers.of(&place.0).resume(&one(&place))
+        {
+            tracing::debug!(endpoint = %self.shared.endpoint, %error, "a partition could not be resumed");
+        }
+    }
+
+    fn produce(&mut self, which: Vec<(usize, u64)>, copies: Vec<Production>, waiting: Option<Waiting>) {
+        let (producer, endpoint) = (Arc::clone(&self.producer), self.shared.endpoint.clone());
+        self.moving.push(Box::pin(async move {
+            let answers = producer.produce(&copies).await;
+            let outcome = |((index, number), answer): ((usize, u64), KafkaResult<()>)| {
+                (index, number, answer.map_err(|error| at(&error, &endpoint)))
+            };
+            Moved { outcomes: which.into_iter().zip(answers).map(outcome).collect(), waiting }
+        }));
+    }
+
+    fn moved(&self, moved: Moved) {
+        let Moved { outcomes, mut waiting } = moved;
+        for (index, number, outcome) in outcomes {
+            if let Err(error) = &outcome {
+                tracing::warn!(endpoint = %self.shared.endpoint, %error, "a message could not be moved: it comes again");
+                self.shared.state().held.again(number, Instant::now() + AGAIN_AFTER);
+            } else {
+                self.finish(number);
+            }
+            if let Some(waiting) = &mut waiting {
+                waiting.answers[index] = outcome;
+            }
+        }
+        if let Some(Waiting { answers, answer }) = waiting {
+            let _ = answer.send(answers);
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let (overdue, too_early) = self.shared.state().held.pass_time(Instant::now());
+        self.shared.arrived.notify_one();
+        if overdue > 0 {
+            tracing::warn!(endpoint = %self.shared.endpoint, overdue, "deliveries were not settled in time and come again");
+        }
+        if !too_early.is_empty() {
+            let (topics, endpoint) = (Arc::clone(&self.topics), self.shared.endpoint.clone());
+            let copy = |TooEarly { number, record, left }| {
+                ((0, number), Production { topic: topics.after(&endpoint, left), record, reason: None })
+            };
+            let (which, copies) = too_early.into_iter().map(copy).unzip();
+            self.produce(which, copies, None);
+        }
+    }
+
+    fn commit_progress(&self) {
+        let news = self.shared.state().held.take_news();
+        if let Err(error) = self.readers.commit(news, CommitMode::Async) {
+            tracing::debug!(endpoint = %self.shared.endpoint, %error, "a commit failed and is repeated");
+            self.shared.state().held.untell();
+        }
+    }
+}
