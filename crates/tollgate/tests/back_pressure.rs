@@ -52,7 +52,7 @@ async fn of_a_million_waiting_messages_a_slow_store_makes_a_gate_take_no_more_th
     for _ in 0..MESSAGES / envelopes.len() {
         assert!(broker.send(envelopes.clone()).await.iter().all(Result::is_ok));
     }
-    let slow = SlowStore { inner: memory_store(), latency: LATENCY, log: Log::default() };
+    let slow = SlowStore { inner: memory_store(), latency: LATENCY.into(), log: Log::default() };
     let endpoint =
         Endpoint::new("adder").concurrency(CONCURRENCY).on_tokenless::<Add, _, _>(Deduplicate::Natural, add);
     let gate = Gate::builder()
@@ -94,7 +94,7 @@ async fn work(visibility_timeout: Duration, messages: usize, partitions: usize) 
         .unwrap();
     send_many(&source.edge("edge").unwrap(), "adder", messages, |n| format!("P{}", n % partitions)).await;
     source.close().await;
-    let slow = SlowStore { inner: Arc::clone(&inner), latency: LATENCY, log: Log::default() };
+    let slow = SlowStore { inner: Arc::clone(&inner), latency: LATENCY.into(), log: Log::default() };
     let gate = Gate::builder()
         .store(Arc::new(slow))
         .broker(Arc::clone(&queues) as Arc<dyn Broker>)

@@ -31,7 +31,7 @@ async fn warm_and_unbatched_a_message_with_one_output_takes_two_calls_before_dis
         .open()
         .await
         .unwrap();
-    let store = SlowStore { inner: Arc::clone(&inner), latency: LATENCY, log: log.clone() };
+    let store = SlowStore { inner: Arc::clone(&inner), latency: LATENCY.into(), log: log.clone() };
     let broker = OddBroker { inner: queues, sends: Sends::Logged(log.clone()) };
     let gate = Gate::builder()
         .store(Arc::new(store))
@@ -67,7 +67,7 @@ async fn warm_and_unbatched_a_message_with_one_output_takes_two_calls_before_dis
 #[tokio::test(start_paused = true)]
 async fn under_load_over_a_thousand_partitions_a_message_takes_at_most_1_3_store_calls() {
     const MESSAGES: usize = 30_000;
-    let store = Arc::new(SlowStore { inner: memory_store(), latency: LATENCY, log: Log::default() });
+    let store = Arc::new(SlowStore { inner: memory_store(), latency: LATENCY.into(), log: Log::default() });
     let broker = broker();
     // The messages are there before anybody consumes them, as under load.
     let source = Gate::builder()
@@ -100,7 +100,7 @@ async fn under_load_over_a_thousand_partitions_a_message_takes_at_most_1_3_store
 #[tokio::test(start_paused = true)]
 async fn on_one_hot_partition_a_message_takes_at_most_a_fifth_of_a_commit() {
     const MESSAGES: usize = 10_000;
-    let store = Arc::new(SlowStore { inner: memory_store(), latency: LATENCY, log: Log::default() });
+    let store = Arc::new(SlowStore { inner: memory_store(), latency: LATENCY.into(), log: Log::default() });
     let broker = broker();
     let gate = Gate::builder()
         .store(Arc::clone(&store) as Arc<dyn Store>)

@@ -94,7 +94,7 @@ async fn three_gates_on_one_store_apply_what_is_delivered_three_times_once() {
     for _ in 0..3 {
         let slow = harness::SlowStore {
             inner: Arc::clone(&store),
-            latency: Duration::from_millis(3),
+            latency: Duration::from_millis(3).into(),
             log: harness::Log::default(),
         };
         let gate = Gate::builder()

@@ -141,8 +141,11 @@ async fn storm(seed: u64) {
     let (inner, queue) = (memory_store(), Queue::new(seed));
     let mut gates = Vec::new();
     for process in 0..GATES as u64 {
-        let slow =
-            SlowStore { inner: Arc::clone(&inner), latency: Duration::from_millis(3), log: Log::default() };
+        let slow = SlowStore {
+            inner: Arc::clone(&inner),
+            latency: Duration::from_millis(3).into(),
+            log: Log::default(),
+        };
         let faulty = FaultyStore::new(Arc::new(slow), seed * 31 + process, FaultRates::all(0.03));
         gates.push(Arc::new(gate(Arc::new(faulty), &queue).open().await.unwrap()));
     }

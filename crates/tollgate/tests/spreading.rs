@@ -87,7 +87,7 @@ async fn consume(affinity: Affinity) -> (Duration, Statistics) {
     let start = tokio::time::Instant::now();
     let mut gates = Vec::new();
     for consumer in 0..CONSUMERS {
-        let slow = SlowStore { inner: Arc::clone(&store), latency: LATENCY, log: Log::default() };
+        let slow = SlowStore { inner: Arc::clone(&store), latency: LATENCY.into(), log: Log::default() };
         let gate = Gate::builder()
             .store(Arc::new(slow))
             .broker(Arc::new(shared(consumer)))

@@ -132,10 +132,30 @@ impl Log {
     }
 }
 
+/// How long calls take that are made from now on. Clones share it.
+#[derive(Clone)]
+pub struct Latency(Arc<Mutex<Duration>>);
+
+impl Latency {
+    pub fn set(&self, latency: Duration) {
+        *self.0.lock().unwrap() = latency;
+    }
+
+    fn now(&self) -> Duration {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl From<Duration> for Latency {
+    fn from(latency: Duration) -> Self {
+        Self(Arc::new(Mutex::new(latency)))
+    }
+}
+
 /// A store that takes down every call, and answers each only after a while.
 pub struct SlowStore {
     pub inner: Arc<dyn Store>,
-    pub latency: Duration,
+    pub latency: Latency,
     pub log: Log,
 }
 
@@ -143,7 +163,7 @@ impl SlowStore {
     fn call<'a, T: Send + 'a>(&'a self, name: &'static str, call: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
         self.log.add(name);
         Box::pin(async move {
-            tokio::time::sleep(self.latency).await;
+            tokio::time::sleep(self.latency.now()).await;
             call.await
         })
     }
