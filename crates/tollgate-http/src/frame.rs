@@ -34,6 +34,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -43,6 +45,35 @@ mod tests {
         assert_eq!((head.as_str(), &*body), ("head", &b"body"[..]));
         for end in 0..4 + "\"head\"".len() {
             assert!(decode::<String>("frame", &frame.slice(..end)).is_err(), "{end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_stored_is_read_or_damaged_and_never_more_than_it_is(bytes: Vec<u8>, head: String, body: Vec<u8>) {
+            let any = Bytes::from(bytes);
+            if let Ok((head, body)) = decode::<String>("frame", &any) {
+                // JSON may be written in many ways, but whatever was read is in there.
+                prop_assert!(body.len() + 4 <= any.len());
+                prop_assert_eq!(decode::<String>("frame", &encode(&head, &body)).unwrap(), (head, body));
+            }
+            let frame = encode(&head, &body);
+            prop_assert_eq!(decode::<String>("frame", &frame).unwrap(), (head, Bytes::from(body)));
+        }
+
+        #[test]
+        fn a_stored_response_with_any_bytes_in_it_is_read_or_damaged(place: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
+            use crate::stored_response::{Response, StoredResponse};
+            let response = Response::new(http::StatusCode::OK, "text/plain", "some content");
+            let stored = StoredResponse::inline("incarnation".to_owned(), &response).encode();
+            let mut bytes = stored.to_vec();
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            bytes.truncate(cut.index(bytes.len() + 1));
+            if let Ok(read) = StoredResponse::decode(&bytes.into()) {
+                // A status that is none is an error of the server, and no panic.
+                prop_assert!(read.head.status().as_u16() >= 100);
+            }
         }
     }
 }

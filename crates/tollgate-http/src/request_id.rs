@@ -76,6 +76,8 @@ impl fmt::Debug for RequestId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -97,6 +99,22 @@ mod tests {
         let wide = "é".repeat(16);
         for text in ["", "order-1", &long, &hyphens, misplaced, &wide, "+1".repeat(16).as_str()] {
             assert_eq!(text.parse::<RequestId>(), Err(InvalidRequestId), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_id_of_its_digits_or_none(text in ".{0,40}|[0-9a-fA-F-]{32,36}") {
+            if let Ok(id) = text.parse::<RequestId>() {
+                prop_assert_eq!(id.to_string(), text.replace('-', "").to_lowercase());
+            }
+        }
+
+        #[test]
+        fn all_bytes_come_back(bytes: [u8; 16]) {
+            let id = RequestId(bytes);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+            prop_assert_eq!(id.as_bytes(), &bytes);
         }
     }
 }

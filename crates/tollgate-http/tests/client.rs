@@ -141,12 +141,15 @@ impl Shop {
     }
 }
 
+/// Looks again and again, but less and less often: on the virtual clock an hour is nothing, and looking is all that takes time.
 async fn until(is_so: impl AsyncFn() -> bool) {
-    for _ in 0..200_000 {
+    let mut pause = Duration::from_millis(20);
+    for _ in 0..2_000 {
         if is_so().await {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 11 / 10).min(Duration::from_secs(5));
     }
     panic!("it never came to that");
 }
