@@ -15,8 +15,8 @@ const OURS: &str = "#0072B2";
 /// Marked by the audit.
 const WRONG: &str = "#D55E00";
 
-const WIDTH: f64 = 760.0;
-const LABEL_WIDTH: f64 = 290.0;
+const WIDTH: f64 = 860.0;
+const LABEL_WIDTH: f64 = 375.0;
 const FIGURE_WIDTH: f64 = 150.0;
 const BAR_HEIGHT: f64 = 18.0;
 const BAR_STEP: f64 = 27.0;
