@@ -2,6 +2,7 @@
 //! them, and a way to wait until all are processed.
 
 pub mod side_by_side;
+pub mod slow_store;
 
 use std::sync::Arc;
 

@@ -1,9 +1,11 @@
 //! The jobs of one processing, and what the machine is told of them: which message is deduplicated how, which items are
 //! wanted, and whether the cached view is good enough. It does nothing with them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use tollgate_core::processing::{Incoming, Maintenance, RequestDeduplication, Tokenless, WakeUpPatience};
 use tollgate_core::{Content, ItemName, Version};
 
@@ -20,7 +22,8 @@ pub(crate) struct Batch {
     /// By slot; the visits stand behind the last slot.
     pub(crate) jobs: Vec<Option<Job>>,
     pub(crate) incoming: Vec<Incoming>,
-    pub(crate) responses: Vec<Bytes>,
+    /// What requests are answered, by slot.
+    pub(crate) responses: HashMap<usize, Bytes, RandomState>,
     pub(crate) preload: Vec<ItemName>,
     pub(crate) maintenance: Maintenance,
     /// When the processing began.
@@ -37,7 +40,7 @@ impl Batch {
         let mut batch = Self {
             jobs: Vec::with_capacity(jobs.len()),
             incoming: Vec::with_capacity(jobs.len()),
-            responses: Vec::new(),
+            responses: HashMap::default(),
             preload: Vec::new(),
             maintenance: Maintenance::Leave,
             now_ms: engine.now_ms(),
@@ -74,7 +77,6 @@ impl Batch {
                 }
             }
         }
-        batch.responses = vec![Bytes::new(); batch.incoming.len()];
         batch.jobs.extend(visits);
         batch
     }

@@ -1,6 +1,7 @@
-//! Natural batching: while one call is in flight, the next batch collects. There is no timer, so nothing waits when the
-//! engine is idle, and the busier it is the larger the batches become. It knows neither stores nor brokers: only
-//! requests, answers and a call that takes many of the first and gives as many of the second.
+//! Natural batching: whoever is ready at the same time travels together, and while all calls that there may be are in flight,
+//! the next batch collects. There is no timer, so nothing waits when the engine is idle, and the busier it is the larger the
+//! batches become. It knows neither stores nor brokers: only requests, answers and a call that takes many of the first and
+//! gives as many of the second.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -36,7 +37,23 @@ struct State<Request, Answer> {
     /// Bounded by the engine's window of messages in flight: each waits for at most one call at a time.
     waiting: VecDeque<Group<Request, Answer>>,
     waiting_requests: usize,
-    calls_in_flight: usize,
+    /// Tasks that make calls, those included that are about to.
+    callers: usize,
+    /// Those of them that are about to take a batch: what waits is theirs.
+    collecting: usize,
+}
+
+impl<Request, Answer> State<Request, Answer> {
+    /// Whether another caller is to be started; if so, it is counted.
+    fn admit_caller(&mut self, batch_max: usize) -> bool {
+        let is_wanted = self.waiting_requests > self.collecting.saturating_mul(batch_max);
+        if !is_wanted || self.callers >= CALLS_MAX {
+            return false;
+        }
+        self.callers += 1;
+        self.collecting += 1;
+        true
+    }
 }
 
 /// Requests that were made together and are answered together.
@@ -59,7 +76,8 @@ impl<Request> Requests<Request> {
     }
 }
 
-/// Most calls of one kind in flight at a time: a second one starts only when a whole batch is waiting.
+/// Most calls of one kind in flight at a time. With one, whoever is not in step with it waits half a call for its departure;
+/// with four, an eighth. More would make the batches smaller and save next to nothing.
 const CALLS_MAX: usize = 4;
 
 impl<Request: Send + 'static, Answer: Send + 'static> Coalescer<Request, Answer> {
@@ -69,7 +87,7 @@ impl<Request: Send + 'static, Answer: Send + 'static> Coalescer<Request, Answer>
         batch_max: usize,
         call: impl Fn(Vec<Request>) -> BoxFuture<'static, Vec<Answer>> + Send + Sync + 'static,
     ) -> Self {
-        let state = State { waiting: VecDeque::new(), waiting_requests: 0, calls_in_flight: 0 };
+        let state = State { waiting: VecDeque::new(), waiting_requests: 0, callers: 0, collecting: 0 };
         let shared =
             Shared { call: Box::new(call), batch_max: batch_max.max(1), tasks, state: Mutex::new(state) };
         Self { shared: Arc::new(shared) }
@@ -96,10 +114,7 @@ impl<Request: Send + 'static, Answer: Send + 'static> Coalescer<Request, Answer>
         let mut state = self.shared.lock();
         state.waiting_requests += group.requests.len();
         state.waiting.push_back(group);
-        let may_start = state.calls_in_flight == 0
-            || (state.waiting_requests >= self.shared.batch_max && state.calls_in_flight < CALLS_MAX);
-        if may_start {
-            state.calls_in_flight += 1;
+        if state.admit_caller(self.shared.batch_max) {
             drop(state);
             Shared::start(&self.shared);
         }
@@ -112,8 +127,9 @@ impl<Request: Send + 'static, Answer: Send + 'static> Shared<Request, Answer> {
     fn start(shared: &Arc<Self>) {
         let own = Arc::clone(shared);
         shared.tasks.spawn(async move {
-            while AssertUnwindSafe(own.run()).catch_unwind().await.is_err() {
+            while AssertUnwindSafe(Self::run(&own)).catch_unwind().await.is_err() {
                 tracing::error!("a batched call has panicked; its requests fail");
+                own.lock().collecting += 1;
             }
         });
     }
@@ -124,7 +140,7 @@ impl<Request: Send + 'static, Answer: Send + 'static> Shared<Request, Answer> {
     }
 
     /// Makes calls until nothing waits.
-    async fn run(&self) {
+    async fn run(self: &Arc<Self>) {
         loop {
             // Whoever is ready to ask may do so before the call departs.
             yield_once().await;
@@ -154,13 +170,15 @@ impl<Request: Send + 'static, Answer: Send + 'static> Shared<Request, Answer> {
                     let _ = reply.send(share);
                 }
             }
+            self.lock().collecting += 1;
         }
     }
 
-    fn take_batch(&self) -> Option<Vec<Group<Request, Answer>>> {
+    fn take_batch(self: &Arc<Self>) -> Option<Vec<Group<Request, Answer>>> {
         let mut state = self.lock();
+        state.collecting -= 1;
         if state.waiting.is_empty() {
-            state.calls_in_flight -= 1;
+            state.callers -= 1;
             return None;
         }
         let mut batch = Vec::with_capacity(state.waiting.len().min(self.batch_max));
@@ -174,6 +192,11 @@ impl<Request: Send + 'static, Answer: Send + 'static> Shared<Request, Answer> {
             batch.extend(state.waiting.pop_front());
         }
         state.waiting_requests -= size;
+        // What this call could not take need not wait for its end.
+        if state.admit_caller(self.batch_max) {
+            drop(state);
+            Self::start(self);
+        }
         Some(batch)
     }
 }
@@ -223,6 +246,35 @@ mod tests {
             assert_eq!(other.await.unwrap(), Some(vec![n * 2]));
         }
         assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_request_does_not_wait_for_a_call_in_flight_until_there_are_as_many_as_there_may_be() {
+        let (gate, calls) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let coalescer = doubling(100, Arc::clone(&gate), Arc::clone(&calls));
+        let ask = |n| {
+            let coalescer = coalescer.clone();
+            tokio::spawn(async move { coalescer.ask(vec![n]).await })
+        };
+        let mut asked = Vec::new();
+        for n in 1..=CALLS_MAX {
+            asked.push(ask(n as u64));
+            while calls.load(Ordering::SeqCst) < n {
+                tokio::task::yield_now().await;
+            }
+        }
+        asked.extend([ask(100), ask(200)]);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), CALLS_MAX, "the last two wait, and travel together");
+        gate.add_permits(CALLS_MAX + 1);
+        let mut sum = 0;
+        for one in asked {
+            sum += one.await.unwrap().unwrap()[0];
+        }
+        assert_eq!(sum, 2 * (300 + (1..=CALLS_MAX as u64).sum::<u64>()));
+        assert_eq!(calls.load(Ordering::SeqCst), CALLS_MAX + 1);
     }
 
     #[tokio::test]

@@ -38,6 +38,8 @@ use crate::topology::Topology;
 use crate::transaction::{Ended, Tx};
 use crate::trouble::Blame;
 
+// Futures that are seldom needed are boxed below: all others together are what each message's task allocates and moves.
+
 /// Most messages of a fold that are finished while the next fold of their partition runs.
 const PIPELINED_MAX: usize = PENDING_MAX / 2;
 
@@ -107,7 +109,7 @@ impl Engine {
             // little room is left in the control record, so the next one would only get in its way.
             let tail = match tail {
                 Some(tail) if tail.completion.pending_count() > PIPELINED_MAX => {
-                    self.finish(&key, tail).await;
+                    Box::pin(self.finish(&key, tail)).await;
                     None
                 }
                 tail => tail,
@@ -156,14 +158,14 @@ impl Engine {
         let settled = loop {
             step = match step {
                 Step::Load(load) => {
-                    let loaded = self.store(key).load(load.request()).await;
+                    let loaded = Box::pin(self.store(key).load(load.request())).await;
                     batch.blame_outage_if(loaded.as_ref().is_err_and(StoreError::is_retryable));
                     load.answer(loaded)
                 }
                 Step::Recover(recover) => {
                     self.counters.recoveries.add(recover.pending_count());
                     let (recovering, completion) = recover.start();
-                    let (report, blame) = self.complete(key, completion).await;
+                    let (report, blame) = Box::pin(self.complete(key, completion)).await;
                     batch.blame_outage_if(blame == Blame::Outage);
                     recovering.answer(report)
                 }
@@ -174,14 +176,14 @@ impl Engine {
                 }
                 Step::Handle(handle) => self.handle(key, handle, &mut batch).await,
                 Step::WakeUp(wake_up) => {
-                    let sent =
-                        self.broker.publish_later(wake_up.envelope(), self.settings.wake_up_after).await;
+                    let delay = self.settings.wake_up_after;
+                    let sent = Box::pin(self.broker.publish_later(wake_up.envelope(), delay)).await;
                     batch.blame_outage_if(sent.as_ref().is_err_and(BrokerError::is_retryable));
                     wake_up.answer(sent.map_err(|error| error.to_string()))
                 }
                 Step::Commit(commit) => {
                     let (commit, request) = self.place(key, commit);
-                    let answer = self.store(key).commit(request).await;
+                    let answer = self.store(key).commit(request, || commit.request()).await;
                     batch.blame_outage_if(answer.as_ref().is_err_and(StoreError::is_retryable));
                     match &answer {
                         Ok(CommitOutcome::Committed { .. }) if commit.message_count() > 0 => {
@@ -225,7 +227,8 @@ impl Engine {
             Body::Inline(body) => body.clone(),
             Body::Blob(name) => {
                 let effect = input.effects.iter().find(|effect| effect.name == *name);
-                match self.effects.fetch_body(effect, name, self.settings.body_bytes_max).await {
+                let fetching = self.effects.fetch_body(effect, name, self.settings.body_bytes_max);
+                match Box::pin(fetching).await {
                     Ok(body) => body,
                     Err(error) => return handle.failed(failure(error)),
                 }
@@ -233,7 +236,7 @@ impl Engine {
         };
         let mut carried = Vec::new();
         for effect in input.effects.iter().filter(|effect| effect.kind.as_str() != BLOB_KIND) {
-            match self.effects.fetch(effect).await {
+            match Box::pin(self.effects.fetch(effect)).await {
                 Ok(content) => carried.push((effect.kind.clone(), content)),
                 Err(error) => return handle.failed(failure(error)),
             }
@@ -277,7 +280,9 @@ impl Engine {
             Ended::Overtaken(step) => step.lost(),
             Ended::Replayed(step, response) => step.replayed(response),
             Ended::Succeeded(mut step) => {
-                batch.responses[slot] = step.unit_of_work().response().clone();
+                if let Some(Job::Request(_)) = &batch.jobs[slot] {
+                    batch.responses.insert(slot, step.unit_of_work().response().clone());
+                }
                 step.succeeded()
             }
             Ended::Failed(step, HandlerError::Permanent { reason }) => {
@@ -301,17 +306,22 @@ impl Engine {
             None => self.cache.forget(key),
         }
         let Batch { mut jobs, responses, blame, .. } = batch;
-        let waiting: Vec<usize> =
-            settled.completion.as_ref().map(|completion| completion.slots().collect()).unwrap_or_default();
+        let waits = |slot| {
+            settled
+                .completion
+                .as_ref()
+                .is_some_and(|completion| completion.slots().any(|waiting| waiting == slot))
+        };
         let mut postponed = Vec::new();
         for (slot, disposition) in settled.dispositions.into_iter().enumerate() {
-            let must_wait = waiting.contains(&slot)
-                && matches!(jobs[slot], Some(Job::Message(_)))
-                && matches!(disposition, Disposition::Committed | Disposition::CommittedBefore);
-            if must_wait {
+            if let Some(Job::Message(job)) = &mut jobs[slot]
+                && waits(slot)
+                && matches!(disposition, Disposition::Committed | Disposition::CommittedBefore)
+            {
                 if disposition == Disposition::CommittedBefore {
                     self.counters.duplicates_by_marker.add(1);
                 }
+                self.make_room(job);
                 continue;
             }
             let Some(job) = jobs[slot].take() else { continue };
@@ -322,7 +332,8 @@ impl Engine {
             match job {
                 Job::Message(job) => self.settle_message(job, disposition, blame),
                 Job::Request(job) => {
-                    let outcome = self.request_outcome(disposition, &responses[slot]);
+                    let response = responses.get(&slot).cloned().unwrap_or_default();
+                    let outcome = self.request_outcome(disposition, response);
                     // A caller that has gone away will ask again.
                     let _ = job.reply.send(outcome);
                 }
@@ -334,11 +345,18 @@ impl Engine {
         settled.completion.map(|completion| Tail { completion, jobs })
     }
 
-    fn request_outcome(&self, disposition: Disposition, response: &Bytes) -> RequestOutcome {
+    /// A message that only waits for its completion makes room for another to be processed, as long as not too many wait.
+    fn make_room(&self, job: &mut MessageJob) {
+        if let Ok(permit) = Arc::clone(&self.endpoints[job.endpoint].finishing).try_acquire_owned() {
+            job.permit = permit;
+        }
+    }
+
+    fn request_outcome(&self, disposition: Disposition, response: Bytes) -> RequestOutcome {
         match disposition {
             Disposition::Committed | Disposition::CommittedBefore => {
                 self.counters.requests.add(1);
-                RequestOutcome::Answered(Answer::Executed(response.clone()))
+                RequestOutcome::Answered(Answer::Executed(response))
             }
             Disposition::Replayed(response) => {
                 self.counters.replays.add(1);

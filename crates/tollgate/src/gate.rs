@@ -190,7 +190,8 @@ impl GateBuilder {
         self
     }
 
-    /// How many consumed tokens are remembered, about 100 bytes each. Default: 200,000.
+    /// How many consumed tokens are remembered, about 100 bytes each: a copy of such a message is dropped without asking the
+    /// store. 0: none. Default: 200,000.
     #[must_use]
     pub fn consumed_tokens(mut self, tokens: usize) -> Self {
         self.settings.consumed_max = tokens;

@@ -156,7 +156,8 @@ impl Endpoint {
         self
     }
 
-    /// How many messages may be in flight: taken from the broker, or handed in, and not settled yet.
+    /// How many messages are processed at a time: taken from the broker, or handed in, and not committed yet. As many again may be committed
+    /// and wait for their outputs to be sent and their tokens to be consumed, so up to twice as many deliveries are not settled.
     #[must_use]
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.concurrency = messages;
@@ -204,8 +205,11 @@ pub(crate) struct CheckedEndpoint {
     pub(crate) handlers: HashMap<MessageType, CheckedHandler, RandomState>,
     pub(crate) preload: Vec<ItemName>,
     pub(crate) concurrency: usize,
-    /// Room for messages in flight, as many as `concurrency` says.
+    /// Room for messages that are processed, as many as `concurrency` says.
     pub(crate) window: Arc<Semaphore>,
+    /// Room for messages that are committed and not settled: they leave the window of those that are processed, unless there
+    /// are as many of them.
+    pub(crate) finishing: Arc<Semaphore>,
     pub(crate) foreign: Option<ForeignReader>,
     pub(crate) driver: Driver,
     /// Index of the store among the gate's.
@@ -237,6 +241,7 @@ impl CheckedEndpoint {
         let preload = endpoint.preload.iter().map(ItemName::new).collect::<Result<Vec<_>, _>>()?;
         let Endpoint { concurrency, foreign, driver, .. } = endpoint;
         let window = Arc::new(Semaphore::new(concurrency));
-        Ok(Self { name, handlers, preload, concurrency, window, foreign, driver, store })
+        let finishing = Arc::new(Semaphore::new(concurrency));
+        Ok(Self { name, handlers, preload, concurrency, window, finishing, foreign, driver, store })
     }
 }

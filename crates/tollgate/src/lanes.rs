@@ -50,7 +50,7 @@ pub(crate) struct MessageJob {
     pub(crate) envelope: Arc<Envelope>,
     pub(crate) answer_to: AnswerTo,
     pub(crate) delivery_count: u32,
-    /// Its place in the endpoint's window, given back when the message is settled.
+    /// Its place in the endpoint's window, later among those that are finished; given back when the message is settled.
     pub(crate) permit: OwnedSemaphorePermit,
 }
 

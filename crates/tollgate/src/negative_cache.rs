@@ -31,13 +31,16 @@ struct ConsumedToken {
 }
 
 impl NegativeCache {
-    /// Remembers up to `capacity` tokens.
+    /// Remembers up to `capacity` tokens. With 0 it is switched off.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { generations: Mutex::default(), generation_max: (capacity / 2).max(1) }
+        Self { generations: Mutex::default(), generation_max: capacity.div_ceil(2) }
     }
 
     /// Remembers that a token is consumed and its outputs are out (R8).
     pub(crate) fn insert(&self, message_id: MessageId, token: &TokenRef) {
+        if self.generation_max == 0 {
+            return;
+        }
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.insert(ConsumedToken { message_id, entry: token.entry }, self.generation_max);
     }
@@ -91,6 +94,14 @@ mod tests {
         assert!(!cache.contains(id, &token(0)));
         let generations = cache.generations.lock().unwrap();
         assert!(generations.young.len() + generations.old.len() <= 100);
+    }
+
+    #[test]
+    fn without_capacity_nothing_is_remembered() {
+        let cache = NegativeCache::new(0);
+        let id = MessageId::from_bytes([1; 16]);
+        cache.insert(id, &token(0));
+        assert!(!cache.contains(id, &token(0)));
     }
 
     #[test]

@@ -78,13 +78,17 @@ impl StoreClient {
         self.deletions.ask(tokens).await.unwrap_or_else(|| self.all_gone(count))
     }
 
-    /// Commits, again if the store says that nothing happened and that it may later. A lost answer is not repeated: the
-    /// machine looks for the marker (R7).
-    pub(crate) async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
+    /// Commits, again if the store says that nothing happened and that it may later: then `again` gives the same commit once
+    /// more. A lost answer is not repeated: the machine looks for the marker (R7).
+    pub(crate) async fn commit(
+        &self,
+        mut commit: Commit,
+        again: impl Fn() -> Commit,
+    ) -> Result<CommitOutcome, StoreError> {
         let mut failures = 0;
         loop {
             self.counters.commit_calls.add(1);
-            let error = match self.store.commit(commit.clone()).await {
+            let error = match self.store.commit(commit).await {
                 Err(error @ (StoreError::Throttled { .. } | StoreError::Unavailable { .. })) => error,
                 Ok(answer) => {
                     self.trouble.succeeded(self.alias());
@@ -98,6 +102,7 @@ impl StoreClient {
                 return Err(error);
             }
             wait(&self.tasks, failures, std::slice::from_ref(&error)).await;
+            commit = again();
         }
     }
 

@@ -160,10 +160,14 @@ impl Tx {
             // Without blob storage the machine checks the limits, and says which one was hit.
             return Ok(());
         }
+        Box::pin(self.store_bodies(large)).await
+    }
+
+    async fn store_bodies(&self, large: Vec<(usize, Bytes)>) -> Result<(), TollgateError> {
         let mut effects = self.shared.effects.lock().await;
         for (place, body) in large {
             let blob = self.store_blob(&mut effects, BODIES, body.into_blob()).await?;
-            engine.counters.bodies_stored.add(1);
+            self.shared.engine.counters.bodies_stored.add(1);
             self.with_step(|step| step.unit_of_work().body_is_stored(place, blob.attached()))?;
         }
         Ok(())
@@ -210,7 +214,7 @@ impl Tx {
                     Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
                 },
             )?;
-        let answer = engine.store(&self.shared.key).commit(commit).await;
+        let answer = engine.store(&self.shared.key).commit(commit.clone(), || commit.clone()).await;
         if self.with_step(|step| step.registered(&answer))?.is_err() {
             effects.fate = Fate::Overtaken;
             return Err(TollgateError::Overtaken);

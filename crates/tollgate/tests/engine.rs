@@ -18,6 +18,7 @@ use tollgate::{
 };
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryBlobs;
+use tollgate_testkit::{FaultRates, FaultyStore, Operation, Phase};
 
 fn gate(store: &Arc<dyn Store>, broker: &Arc<InProcessBroker>) -> GateBuilder {
     Gate::builder()
@@ -507,6 +508,53 @@ async fn no_more_handlers_run_at_a_time_than_the_endpoint_allows() {
     until(&gate, |statistics| statistics.committed == 51).await;
     gate.close().await;
     assert_eq!(MOST.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_only_waits_for_its_completion_makes_room_for_another_and_no_more_than_one() {
+    let faulty = Arc::new(FaultyStore::new(memory_store(), 1, FaultRates::default()));
+    let (store, broker) = (Arc::clone(&faulty) as Arc<dyn Store>, broker());
+    let gate = gate(&store, &broker).endpoint(adder().concurrency(1)).open().await.unwrap();
+    let deletion = faulty.pause_next(Operation::DeleteEntries, Phase::Before);
+    let handler = |tx: Tx| async move {
+        for n in 0..3 {
+            tx.send("adder", &format!("P{n}"), &Add { amount: 1, hops: 0 })?;
+        }
+        Ok::<_, HandlerError>(())
+    };
+    gate.edge("edge").unwrap().advance("source", "1", handler).await.unwrap();
+    deletion.reached().await;
+    // The request, the message that is held, and those after it, which finish one after the other.
+    until(&gate, |statistics| statistics.committed == 4).await;
+    assert_eq!(waiting(&broker, "adder"), 1, "only the one whose deletion is held is not settled");
+    deletion.open();
+    until(&gate, |_| waiting(&broker, "adder") == 0).await;
+    gate.close().await;
+    assert_eq!(left_over(&*store).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_memory_for_consumed_tokens_the_store_recognises_every_copy() {
+    let (store, broker) = (memory_store(), broker());
+    let odd: Arc<dyn Broker> = Arc::new(OddBroker { inner: Arc::clone(&broker), sends: Sends::ThreeTimes });
+    let gate = Gate::builder()
+        .store(Arc::clone(&store))
+        .broker(odd)
+        .endpoint(Endpoint::new("edge"))
+        .endpoint(adder())
+        .consumed_tokens(0)
+        .open()
+        .await
+        .unwrap();
+    send(&gate, "1", vec![Add { amount: 1, hops: 2 }]).await;
+    until(&gate, |_| waiting(&broker, "adder") == 0).await;
+    let statistics = gate.close().await;
+    assert_eq!(statistics.duplicates_by_cache, 0);
+    assert!(statistics.duplicates() >= 2);
+    for partition in ["P", "P+", "P++"] {
+        assert_eq!(total(&*store, partition).await, 1, "{partition}");
+    }
+    assert_eq!(left_over(&*store).await, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::fold::Member;
 use super::incoming::{Incoming, RequestDeduplication, SlotState};
 use super::{Disposition, LostCommit, Maintenance, Processing, Remember, Step};
 use crate::codec;
 use crate::completion::{Afterwards, CleanUp, CompletionTask};
 use crate::control_record::{ControlRecord, PendingEntry, PendingId, Registration, RegistrationState};
-use crate::ids::{DeduplicationKey, MessageId};
+use crate::ids::DeduplicationKey;
 use crate::marks::RegistrationId;
 use crate::sequence::{Placement, Version};
 use crate::store::{Commit, CommitOutcome, StoreError};
@@ -32,9 +33,7 @@ pub(super) struct NextControl {
 
 impl CommitStep {
     pub(super) fn new(processing: Box<Processing>) -> Self {
-        let members: Vec<MessageId> =
-            processing.fold.members.iter().map(|member| member.origin.message_id()).collect();
-        let mut next = processing.next_control(&members);
+        let mut next = processing.next_control(&processing.fold.members);
         let carried = next.control.pending.len();
         let sequence = next.control.version.sequence();
         for (place, member) in processing.fold.members.iter().enumerate() {
@@ -250,8 +249,8 @@ impl Processing {
             })
     }
 
-    /// The control record of the next commit, without its own pending entries. `members` are the messages it commits.
-    pub(super) fn next_control(&self, members: &[MessageId]) -> NextControl {
+    /// The control record of the next commit, without its own pending entries. `members` are those of the fold that it commits.
+    pub(super) fn next_control(&self, members: &[Member]) -> NextControl {
         let mut condemned = Vec::new();
         let Some(current) = &self.view.control else {
             let control = ControlRecord {
@@ -264,7 +263,8 @@ impl Processing {
             return NextControl { control, condemned };
         };
         let is_kept = |entry: &&PendingEntry| !self.marks.is_finished(entry.id) && !mutated!(PrunesEarly);
-        let pending = current.pending.iter().filter(is_kept).cloned().collect();
+        let mut pending = Vec::with_capacity(current.pending.len() + members.len());
+        pending.extend(current.pending.iter().filter(is_kept).cloned());
         let mut sessions = current.sessions.clone();
         for mark in &self.marks.finished {
             // Whoever prunes a marker leaves what the deletion of its token returned, for those who read stale.
@@ -279,11 +279,12 @@ impl Processing {
             if self.marks.cleaned.contains(&RegistrationId::of(registration)) {
                 continue;
             }
-            let is_decided = members.contains(&registration.message_id);
+            let is_decided =
+                members.iter().any(|member| member.origin.message_id() == registration.message_id);
             if is_decided && registration.attempt == self.attempt && !mutated!(CondemnsTheWinner) {
                 // The committed handler's side effects stay, and nobody may clean them up. Another's, for the same message
                 // id, are on the list of what is to be cleaned up, and registered until they are.
-                if self.fold.members.iter().all(|member| !member.registered.contains(&registration.name)) {
+                if members.iter().all(|member| !member.registered.contains(&registration.name)) {
                     registrations.push(registration.clone());
                 }
                 continue;
