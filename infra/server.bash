@@ -7,6 +7,7 @@
 readonly SKIPPED=77          # automake's exit code for a test that can't run here
 readonly START_SECONDS_MAX=60
 readonly ANSWER_SECONDS_MAX=5
+readonly PORT_SECONDS_MAX=5
 
 usage() {
     cat >&2 <<USAGE
@@ -54,7 +55,7 @@ parse_arguments() {
     done
     [[ $port =~ ^[0-9]+$ ]] || fail "--port wants a number, not '$port'"
     [ -z "$data" ] || [ "$takes_data" = yes ] || fail "$name keeps its data in memory: leave out --data"
-    ! listens || fail "something listens on 127.0.0.1:$port already; end it, or choose another --port"
+    await_free_port
 }
 
 # in_cache NAME INSTALL: prints the directory NAME of the cache. If it is missing, `INSTALL DIRECTORY` makes it first; one at
@@ -73,6 +74,15 @@ in_cache() {
         fi
     ) 9>"$directory.lock" || return 1
     echo "$directory"
+}
+
+# A server that was killed just now may hold its port for a moment still.
+await_free_port() {
+    local until=$((SECONDS + PORT_SECONDS_MAX))
+    while listens; do
+        [ "$SECONDS" -lt "$until" ] || fail "something listens on 127.0.0.1:$port already; end it, or choose another --port"
+        sleep 0.1
+    done
 }
 
 listens() {

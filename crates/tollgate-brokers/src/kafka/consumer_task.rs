@@ -69,6 +69,15 @@ impl ConsumerContext for Group {
         }
     }
 
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        // A partition that was paused when it was taken away begins anew.
+        if let Rebalance::Assign(list) = rebalance
+            && let Err(error) = consumer.resume(list)
+        {
+            tracing::debug!(endpoint = %self.0.endpoint, %error, "partitions could not be resumed");
+        }
+    }
+
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
         let mut state = self.0.state();
         match result {
