@@ -9,6 +9,7 @@ mod pulling;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -76,7 +77,8 @@ struct Endpoint {
     name: EndpointName,
     names: Names,
     counters: Arc<EndpointCounters>,
-    provisioned: OnceLock<()>,
+    /// Whether this broker has made sure that its stream is there.
+    is_provisioned: AtomicBool,
     inbox: OnceLock<Inbox<Handle>>,
 }
 
@@ -99,6 +101,15 @@ pub enum NatsHealth {
     },
     /// There is no connection just now; one is being made.
     Reconnecting,
+}
+
+impl Endpoint {
+    /// What was made can be gone: a server that was killed just then comes back without it. Then it is made again.
+    fn note<T>(&self, outcome: &Result<T, BrokerError>) {
+        if let Err(BrokerError::Misconfigured { .. }) = outcome {
+            self.is_provisioned.store(false, Ordering::Release);
+        }
+    }
 }
 
 impl NatsBroker {
@@ -149,15 +160,15 @@ impl NatsBroker {
                 name: name.clone(),
                 names: Names::new(&self.settings.prefix, name),
                 counters: Arc::new(EndpointCounters::new(name)),
-                provisioned: OnceLock::new(),
+                is_provisioned: AtomicBool::new(false),
                 inbox: OnceLock::new(),
             })
         }));
         if self.settings.provisioning == Provisioning::OnUse {
             // Without a lock: callers that come together make it together, which does no harm. One that holds a lock and is not polled would.
-            if endpoint.provisioned.get().is_none() {
+            if !endpoint.is_provisioned.load(Ordering::Acquire) {
                 self.provision(name).await?;
-                let _ = endpoint.provisioned.set(());
+                endpoint.is_provisioned.store(true, Ordering::Release);
             }
         }
         Ok(endpoint)
@@ -275,7 +286,9 @@ impl Broker for NatsBroker {
         let endpoint = endpoint.clone();
         Box::pin(async move {
             let endpoint = self.endpoint(&endpoint).await?;
-            self.inbox(&endpoint).receive(max).await
+            let received = self.inbox(&endpoint).receive(max).await;
+            endpoint.note(&received);
+            received
         })
     }
 
@@ -303,12 +316,15 @@ impl Broker for NatsBroker {
     fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
         let name = endpoint.clone();
         Box::pin(async move {
-            self.endpoint(&name).await?;
-            let (fatal, others): (Vec<_>, Vec<_>) = self
-                .differences(&name)
-                .await?
-                .into_iter()
-                .partition(|difference| difference.weight == Weight::LosesMessages);
+            let endpoint = self.endpoint(&name).await?;
+            let mut differences = self.differences(&name).await;
+            endpoint.note(&differences);
+            if differences.is_err() {
+                self.endpoint(&name).await?;
+                differences = self.differences(&name).await;
+            }
+            let (fatal, others): (Vec<_>, Vec<_>) =
+                differences?.into_iter().partition(|difference| difference.weight == Weight::LosesMessages);
             for difference in others {
                 tracing::warn!(endpoint = %name, %difference, "a stream or consumer is not as it would have been made");
             }

@@ -1,7 +1,7 @@
-//! `tollgate consumer`: a consumer in a process of its own, with its own gate, cache and memory, and the host's broker.
+//! `tollgate consumer`: a consumer in a process of its own, with its own gate, cache and memory, and the host's broker, or one outside.
 //! It is meant to be killed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -9,10 +9,12 @@ use std::time::Duration;
 use clap::Args;
 use tollgate::Broker;
 
+use crate::broker_choice::BrokerOptions;
 use crate::consumer::{Cleaning, Consumer};
 use crate::error::CliError;
 use crate::flights::Input;
 use crate::lifeline::{self, ConsumerReport, Order, SourceState, WhenAbandoned};
+use crate::queues::Chaos;
 use crate::remote::{Connection, RemoteBroker};
 use crate::store_choice::StoreOptions;
 
@@ -25,6 +27,15 @@ pub struct Options {
     /// Which store it uses.
     #[command(flatten)]
     store: StoreOptions,
+    /// Which broker it uses.
+    #[command(flatten)]
+    broker: BrokerOptions,
+    /// What goes wrong on the way to a broker outside of the host.
+    #[command(flatten)]
+    chaos: Chaos,
+    /// The seed of that. Default: another one each time.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
     /// The flights, one JSON object a line. Default: a sample of 4,000 flights.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
@@ -58,7 +69,14 @@ pub fn run(options: &Options) -> Result<(), CliError> {
         Arc::new(Connection::open(&options.connect))
     };
     let store = runtime.block_on(options.store.open(&connection))?;
-    let broker: Arc<dyn Broker> = Arc::new(RemoteBroker::new(connection));
+    // The prefix of the queues is among the options, so the directory does not matter.
+    let broker: Arc<dyn Broker> = match runtime.block_on(options.broker.open(Path::new("")))? {
+        Some(outside) => {
+            let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+            options.chaos.around(outside.broker, seed)
+        }
+        None => Arc::new(RemoteBroker::new(connection)),
+    };
     let workers = usize::from(options.workers);
     let consumer = loop {
         match Consumer::start(Arc::clone(&store), Arc::clone(&broker), workers, &input) {

@@ -131,6 +131,7 @@ pub struct Outcome {
 }
 
 fn run_in_one_process(options: &Options, input: &Arc<Input>, seed: u64) -> Result<Outcome, CliError> {
+    options.processes.check_broker_alone()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

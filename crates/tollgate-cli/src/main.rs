@@ -5,6 +5,7 @@ mod airports;
 mod audit;
 #[cfg(feature = "bench")]
 mod bench;
+mod broker_choice;
 mod check;
 mod consumer;
 mod consumer_process;

@@ -18,6 +18,7 @@ use tollgate::{Statistics, Store};
 
 use self::child::Child;
 use crate::audit::Totals;
+use crate::broker_choice::{BrokerChoice, BrokerOptions, OutsideBroker};
 use crate::demo::{self, LOOK_EVERY, MESSAGES_PER_FLIGHT, Outcome, ROUNDS_MAX, STUCK_AFTER};
 use crate::error::CliError;
 use crate::flights::Input;
@@ -46,7 +47,10 @@ pub struct Options {
     /// Which store, and where it is.
     #[command(flatten)]
     store: StoreOptions,
-    /// A server that the store needs, as a command for the shell. It is started first, killed with whatever it has
+    /// Which broker, and where it is.
+    #[command(flatten)]
+    broker: BrokerOptions,
+    /// A server that the store or the broker needs, as a command for the shell. It is started first, killed with whatever it has
     /// started, and ends with the demo.
     #[arg(long, value_name = "COMMAND", requires = "processes", requires = "server_ready")]
     server: Option<String>,
@@ -62,6 +66,18 @@ impl Options {
     /// How many consumer processes there are to be. `None`: the demo is to run in one process.
     pub fn consumers(&self) -> Option<usize> {
         self.processes.map(usize::from)
+    }
+
+    /// Checks that the broker is one for a demo in one process.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_broker_alone(&self) -> Result<(), CliError> {
+        match self.broker.broker {
+            BrokerChoice::InProcess => Ok(()),
+            #[cfg(feature = "nats")]
+            _ => Err(CliError::Open("a broker outside of our processes needs --processes".to_owned())),
+        }
     }
 
     /// Opens the store for the demo in one process.
@@ -122,7 +138,7 @@ pub fn run(
     }
     let elapsed = started.elapsed();
     let (stored, leftovers) = runtime.block_on(Totals::of_store(&*store))?;
-    let left = supervisor.depth().ok_or_else(|| CliError::process("the host", &"it does not answer"))?;
+    let left = supervisor.depth().ok_or_else(|| CliError::process("the broker", &"it does not answer"))?;
     let (statistics, crashes) = supervisor.end()?;
     Ok(Outcome { elapsed, crashes, statistics, stored, leftovers, left })
 }
@@ -153,6 +169,8 @@ struct Supervisor<'a> {
     messages: u64,
     connection: Arc<Connection>,
     broker: RemoteBroker,
+    /// A broker that is not the host's.
+    outside: Option<OutsideBroker>,
     /// Consumers before the host before the server: that is the order in which they are dropped.
     consumers: Vec<Child>,
     host: Child,
@@ -185,7 +203,9 @@ impl<'a> Supervisor<'a> {
         };
         let server = start_server(options, &program)?;
         let host = start_host(options, &program, &address_file, seed)?;
+        let outside = runtime.block_on(options.processes.broker.open(&options.data))?;
         Ok(Self {
+            outside,
             options,
             runtime,
             program,
@@ -261,6 +281,9 @@ impl<'a> Supervisor<'a> {
         command.arg("consumer").arg("--connect").arg(&self.address_file);
         command.arg("--workers").arg(self.options.workers.to_string());
         command.args(self.options.processes.store.arguments());
+        command.args(self.options.processes.broker.arguments(&self.options.data));
+        command.args(self.options.chaos.arguments());
+        command.arg("--seed").arg(self.random.u64(..).to_string());
         if let Some(input) = &self.options.input {
             command.arg("--input").arg(input);
         }
@@ -318,8 +341,11 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// What is in the broker. `None`: the host does not answer now.
+    /// What is in the broker. `None`: it does not answer now.
     fn depth(&self) -> Option<QueueDepth> {
+        if let Some(outside) = &self.outside {
+            return self.runtime.block_on(outside.total()).ok();
+        }
         let endpoints = queues::endpoints().ok()?;
         self.runtime.block_on(async {
             let mut depths = Vec::with_capacity(endpoints.len());

@@ -47,10 +47,22 @@ impl Chaos {
         ];
         texts.into_iter().flat_map(|(name, value)| [name.into(), value.into()]).collect()
     }
+
+    /// A broker that misbehaves in this way.
+    pub fn around(self, broker: Arc<dyn Broker>, seed: u64) -> Arc<ChaosBroker> {
+        let Self { duplicates, reorder, lose_acks } = self;
+        let chaos = ChaosBroker::builder(broker).seed(seed);
+        Arc::new(chaos.duplicates(duplicates).reorder(reorder).lose_acks(lose_acks).build())
+    }
 }
 
 /// How long the broker waits for a delivery to be settled before it delivers again.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
+pub const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For how long a broker outside of our processes is told that work is in progress: an acknowledgement that was lost on purpose looks
+/// like work that does not end.
+#[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "only brokers outside are told"))]
+pub const HOLD_MAX: Duration = Duration::from_secs(3);
 
 /// The broker and what is inside it.
 #[derive(Clone)]
@@ -72,14 +84,7 @@ impl Queues {
                 .open()
                 .map_err(|error| CliError::Open(error.to_string()))?,
         );
-        let chaos = Arc::new(
-            ChaosBroker::builder(Arc::clone(&inner) as Arc<dyn Broker>)
-                .seed(seed)
-                .duplicates(chaos.duplicates)
-                .reorder(chaos.reorder)
-                .lose_acks(chaos.lose_acks)
-                .build(),
-        );
+        let chaos = chaos.around(Arc::clone(&inner) as Arc<dyn Broker>, seed);
         Ok(Self { inner, chaos })
     }
 

@@ -15,8 +15,12 @@ use super::names::Names;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NatsDepth {
-    /// Not settled, whether delivered or not.
+    /// To be delivered, or delivered and not settled, as the consumers know it.
     pub left: u64,
+    /// Stored in the stream. More than `left` for a moment after acknowledgements; and after nats-server (2.9.10) was killed, when it finds
+    /// messages again on its disk that its consumers know to be acknowledged. They are never delivered again; they do count against the
+    /// stream's bounds until it is purged.
+    pub stored: u64,
     /// Put aside.
     pub dead: u64,
 }
@@ -183,9 +187,16 @@ impl NatsBroker {
     /// As [`NatsBroker::differences`].
     pub async fn depth(&self, endpoint: &EndpointName) -> Result<NatsDepth, BrokerError> {
         let names = Names::new(&self.settings.prefix, endpoint);
-        let left = self.stream_of(endpoint, &names.stream).await?.cached_info().state.messages;
+        let stream = self.stream_of(endpoint, &names.stream).await?;
+        let mut left = 0;
+        for slice in 0..self.settings.slices {
+            let consumer = stream.consumer_info(Names::consumer(slice)).await;
+            let consumer = consumer.map_err(|error| unavailable(endpoint, &error))?;
+            left += consumer.num_pending + consumer.num_ack_pending as u64;
+        }
+        let stored = stream.cached_info().state.messages;
         let dead = self.stream_of(endpoint, &names.dead_stream()).await?.cached_info().state.messages;
-        Ok(NatsDepth { left, dead })
+        Ok(NatsDepth { left, stored, dead })
     }
 
     /// Deletes the streams of an endpoint with all that is in them. For tests and trials.
