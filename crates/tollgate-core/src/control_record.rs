@@ -114,8 +114,8 @@ pub struct Registration {
     pub kind: EffectKind,
     /// Its attempt-unique name.
     pub name: EffectName,
-    /// When the attempt stops creating anything, in milliseconds since the Unix epoch. Decides only when garbage is
-    /// collected for the last time.
+    /// When nothing of the attempt can come to be any more, in milliseconds since the Unix epoch: its deadline, and the time
+    /// that what it sent off may be under way. Decides only when garbage is collected for the last time.
     pub deadline_ms: u64,
     /// What has become of the attempt.
     pub state: RegistrationState,

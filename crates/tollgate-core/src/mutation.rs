@@ -36,6 +36,8 @@ pub enum Mutation {
     CondemnsTheWinner,
     /// Section 4: side effects of failed handlers are not cleaned up, and their registrations leave all the same.
     ForgetsRegistrations,
+    /// Section 4: what was not confirmed to be prepared is taken for something that will never be.
+    TrustsFailedPreparations,
     /// Section 4: a message is sent although a side effect that it carries has not happened.
     SendsBeforeItsEffects,
     /// Section 4: the side effects that a message carried are not deleted when its token is consumed.

@@ -5,9 +5,10 @@
 mod world;
 
 use tollgate_core::processing::{
-    Disposition, HandleStep, Incoming, Processing, Request, RequestDeduplication, Step,
+    Disposition, Failure, HandleStep, Incoming, Processing, Request, RequestDeduplication, Step,
 };
-use tollgate_core::{EffectKind, EffectName, MessageId, StoreError};
+use tollgate_core::unit_of_work::Outgoing;
+use tollgate_core::{Audience, Body, Destination, EffectKind, EffectName, MessageId, StoreError};
 use world::{Process, World, add, message, partition, store, until};
 
 fn is_commit(step: &Step) -> bool {
@@ -117,6 +118,62 @@ fn what_a_fold_has_created_is_deleted_when_it_is_taken_apart() {
     world.tidy(&mut process);
     assert_eq!(world.control().unwrap().registrations, []);
     assert!(world.blobs.is_empty(), "the handlers that counted created nothing: {:?}", world.blobs);
+}
+
+/// Without its wake-up the request is not committed, and no commit tells whether the refusal was right.
+#[test]
+fn a_refusal_beside_a_request_whose_wake_up_could_not_be_sent_is_put_back() {
+    let (mut world, envelopes) = World::with_messages(&["poison"]);
+    let mut process = Process::default();
+    let id = MessageId::from_name("test", "request");
+    let work = world.work(&process, vec![request(id), message(&envelopes[0])]);
+    let is_handler = |step: &Step| matches!(step, Step::Handle(_));
+    let step = until(&mut world, &mut process, Processing::begin(work), is_handler);
+    let Step::Handle(mut handle) = step else { unreachable!() };
+    handle.unit_of_work().send(Outgoing {
+        to: Destination { endpoint: "next".try_into().unwrap(), partition: "Q".try_into().unwrap() },
+        message_type: "added".try_into().unwrap(),
+        headers: vec![],
+        body: Body::Inline("1".into()),
+        audience: Audience::Tollgate,
+        effects: vec![],
+    });
+    let step =
+        until(&mut world, &mut process, handle.succeeded(), |step: &Step| matches!(step, Step::WakeUp(_)));
+    let Step::WakeUp(wake_up) = step else { unreachable!("the request has an output") };
+    let settled = world.settle(&mut process, wake_up.answer(Err("the broker is away".to_owned())));
+    for disposition in &settled.dispositions {
+        assert!(matches!(disposition, Disposition::Retry { .. }), "{disposition:?}");
+    }
+}
+
+/// A request whose answer was lost is on its way still: whoever deletes what it makes too early deletes nothing.
+#[test]
+fn what_was_not_confirmed_and_comes_to_be_after_its_clean_up_is_deleted_once_more() {
+    for unconfirmed in [true, false] {
+        let (mut world, envelopes) = World::with_messages(&[""]);
+        let mut process = Process::default();
+        let work = world.work(&process, vec![message(&envelopes[0])]);
+        let is_handler = |step: &Step| matches!(step, Step::Handle(_));
+        let step = until(&mut world, &mut process, Processing::begin(work), is_handler);
+        let Step::Handle(mut handle) = step else { unreachable!() };
+        create(&mut world, &mut handle, "late");
+        if unconfirmed {
+            handle.unconfirmed();
+        }
+        let failure = Failure::Passing { reason: "the connection broke".into() };
+        let settled = world.settle(&mut process, handle.failed(failure));
+        world.complete(&mut process, settled.completion.unwrap());
+        assert!(world.blobs.is_empty(), "it is deleted at once");
+        world.blobs.insert(EffectName::new("late").unwrap());
+        assert_eq!(world.process(&mut process, vec![message(&envelopes[0])]), [Disposition::Committed]);
+        world.now_ms = 2_000;
+        let mut sweeper = Process::default();
+        world.tidy(&mut sweeper);
+        world.tidy(&mut sweeper);
+        assert_eq!(world.control().unwrap().registrations, []);
+        assert_eq!(world.blobs.is_empty(), unconfirmed, "what is confirmed does not come once more");
+    }
 }
 
 fn create(world: &mut World, handle: &mut HandleStep, name: &str) {

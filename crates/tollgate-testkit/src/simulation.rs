@@ -63,7 +63,7 @@ use tollgate_core::BoxFuture;
 pub use books::Books;
 pub use client::{Client, ClientError};
 pub use faults::{FaultTally, Faults};
-pub use run::unlucky;
+pub use run::{dawdle, unlucky};
 pub use scenario::random_scenario;
 
 type Endpoints = dyn Fn() -> Vec<Endpoint> + Send + Sync;

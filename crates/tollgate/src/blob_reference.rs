@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tollgate_core::blobs::{BlobStream, whole};
 use tollgate_core::{AttachedEffect, BlobError, EffectKind, EffectName, InvalidName};
@@ -144,7 +144,8 @@ impl Measure {
     }
 }
 
-/// Counts and sums what goes through, and ends with an error where it exceeds `bytes_max` or `may_go_on` says so.
+/// Counts and sums what goes through, and ends with an error where it exceeds `bytes_max` or `may_go_on` says so: before each piece,
+/// and before the end, after which a blob becomes visible.
 pub(crate) fn measured(
     name: &EffectName,
     content: BlobStream,
@@ -154,9 +155,10 @@ pub(crate) fn measured(
     let counted = Arc::new(Mutex::new((0, blake3::Hasher::new())));
     let measure = Measure { counted: Arc::clone(&counted) };
     let name = name.clone();
-    let pieces = content.map(move |piece| {
-        let piece = piece?;
+    let take = move |piece: Option<Result<Bytes, BlobError>>| {
+        let piece = piece.transpose()?;
         may_go_on().map_err(|reason| BlobError::Refused { name: name.clone(), reason })?;
+        let Some(piece) = piece else { return Ok(None) };
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.0 += piece.len() as u64;
         if counted.0 > bytes_max {
@@ -164,8 +166,10 @@ pub(crate) fn measured(
             return Err(BlobError::Refused { name: name.clone(), reason });
         }
         counted.1.update(&piece);
-        Ok(piece)
-    });
+        Ok(Some(piece))
+    };
+    let pieces = content.map(Some).chain(stream::iter([None]));
+    let pieces = pieces.filter_map(move |piece| std::future::ready(take(piece).transpose()));
     (Box::pin(pieces), measure)
 }
 
@@ -250,5 +254,11 @@ mod tests {
         assert!(collect(&name, long, 100).await.unwrap_err().to_string().contains("more than 6 bytes"));
         let (late, _) = measured(&name, whole("content"), 100, || Err("too late".to_owned()));
         assert!(collect(&name, late, 100).await.unwrap_err().to_string().contains("too late"));
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let (late_at_its_end, _) = measured(&name, whole("content"), 100, move || {
+            let before = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if before == 0 { Ok(()) } else { Err("too late".to_owned()) }
+        });
+        assert!(collect(&name, late_at_its_end, 100).await.unwrap_err().to_string().contains("too late"));
     }
 }

@@ -249,6 +249,14 @@ impl GateBuilder {
         self
     }
 
+    /// How long what an attempt has sent off may be under way when the attempt is over: an upload takes effect although its sender has
+    /// died or waits no more. What was not confirmed is deleted once more after that time. Default: 30 s.
+    #[must_use]
+    pub fn under_way_max(mut self, duration: Duration) -> Self {
+        self.settings.under_way_max = duration;
+        self
+    }
+
     /// Bodies of outgoing messages with more bytes than this are moved to blob storage, if the gate has one, and deleted there
     /// when their message is done; handlers see no difference. Default: 256 KiB. Bodies that the store would not take are
     /// moved in any case.

@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) wake_up_after: Duration,
     /// After this time an attempt creates no more side effects.
     pub(crate) attempt_max: Duration,
+    /// How long what an attempt has sent off may be under way when the attempt is over.
+    pub(crate) under_way_max: Duration,
     /// Bodies of more bytes are moved to blob storage, where there is one.
     pub(crate) inline_bytes_max: usize,
     /// Most bytes of one blob.
@@ -52,6 +54,8 @@ impl Default for Settings {
             sweeps: Sweeps::WhereFree,
             wake_up_after: Duration::from_secs(1),
             attempt_max: Duration::from_secs(60),
+            // As long as the clients of blob storage wait for an answer.
+            under_way_max: Duration::from_secs(30),
             inline_bytes_max: 256 * 1024,
             blob_bytes_max: 5 << 30,
             body_bytes_max: 64 << 20,

@@ -1,7 +1,11 @@
 //! What a handler does outside its partition: blobs, and any other kind of side effect. Everything here is registered in the
 //! control record before it exists (design section 4); what becomes of it after the handler is decided in `tollgate-core`.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use tollgate_core::blobs::{BlobStream, collect};
 use tollgate_core::processing::Failure;
 use tollgate_core::unit_of_work::Outgoing;
@@ -10,6 +14,7 @@ use tollgate_core::{
 };
 
 use crate::blob_reference::{BlobReference, IntoBlob, blob_kind, measured};
+use crate::engine::expiry;
 use crate::error::TollgateError;
 use crate::handler::Message;
 use crate::transaction::{Effects, Fate, Tx, destination};
@@ -85,12 +90,13 @@ impl Tx {
         let unique = self.unique(&effects)?;
         let name = effect.register(&unique, &intent)?;
         self.register(&mut effects, effect.kind().clone(), name.clone()).await?;
-        match effect.prepare(&name, intent).await {
-            Ok(detail) => {
+        match self.in_time(effect.prepare(&name, intent)).await {
+            Ok(Ok(detail)) => {
                 effects.loose += 1;
                 Ok(Prepared(AttachedEffect { kind: effect.kind().clone(), name, detail }))
             }
-            Err(error) => Err(fail(&mut effects, error.into())),
+            Ok(Err(error)) => Err(self.unconfirmed(&mut effects, error.into())),
+            Err(late) => Err(self.unconfirmed(&mut effects, late)),
         }
     }
 
@@ -188,10 +194,37 @@ impl Tx {
             let is_late = clock.runtime().now_ms() >= deadline_ms;
             if is_late { Err(TollgateError::PastDeadline { deadline_ms }.to_string()) } else { Ok(()) }
         });
-        match blobs.put(&name, content).await {
-            Ok(()) => Ok(measure.reference(name)),
-            Err(error) => Err(fail(effects, error.into())),
+        match self.in_time(blobs.put(&name, content)).await {
+            Ok(Ok(())) => Ok(measure.reference(name)),
+            // Whatever was said of it: the stream says so too when it was late.
+            Ok(Err(_)) if engine.now_ms() >= deadline_ms => Err(self.unconfirmed(effects, self.late())),
+            Ok(Err(error)) => Err(self.unconfirmed(effects, error.into())),
+            Err(late) => Err(self.unconfirmed(effects, late)),
         }
+    }
+
+    /// Goes on with a preparation until the attempt's deadline, and gives it up then. An attempt that was stalled finds first
+    /// that it is late.
+    async fn in_time<T>(&self, preparing: impl Future<Output = T>) -> Result<T, TollgateError> {
+        let engine = &self.shared.engine;
+        let left = Duration::from_millis(self.shared.deadline_ms.saturating_sub(engine.now_ms()));
+        match select(engine.tasks.runtime().sleep(left), pin!(preparing)).await {
+            Either::Left(_) => Err(self.late()),
+            Either::Right((prepared, _)) => Ok(prepared),
+        }
+    }
+
+    /// The preparation of what was registered last was not confirmed: the attempt can't commit any more, and what it asked for may
+    /// come to be all the same.
+    fn unconfirmed(&self, effects: &mut Effects, error: TollgateError) -> TollgateError {
+        match self.with_step(tollgate_core::processing::HandleStep::unconfirmed) {
+            Ok(()) => fail(effects, error),
+            Err(ended) => fail(effects, ended),
+        }
+    }
+
+    fn late(&self) -> TollgateError {
+        TollgateError::PastDeadline { deadline_ms: self.shared.deadline_ms }
     }
 
     /// Writes into the control record what is about to be created. Nothing may be created if it fails.
@@ -207,8 +240,11 @@ impl Tx {
         let engine = &self.shared.engine;
         let deadline_ms = self.shared.deadline_ms;
         effects.count += 1;
+        // What was sent off takes effect although its sender has died or waits no more: garbage is collected for the last time when
+        // that is over too.
+        let settled_ms = expiry(deadline_ms, engine.settings.under_way_max);
         let commit =
-            self.with_step(|step| step.register(kind, name, deadline_ms))?.map_err(
+            self.with_step(|step| step.register(kind, name, settled_ms))?.map_err(
                 |failure| match failure {
                     Failure::Passing { reason } => TollgateError::RequestFailed { reason },
                     Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
@@ -221,7 +257,7 @@ impl Tx {
         }
         // After its deadline the attempt's garbage may be collected for the last time: it must not make any more.
         if engine.now_ms() >= deadline_ms {
-            return Err(fail(effects, TollgateError::PastDeadline { deadline_ms }));
+            return Err(fail(effects, self.late()));
         }
         Ok(())
     }

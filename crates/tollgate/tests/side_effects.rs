@@ -221,9 +221,26 @@ async fn transfer(message: Start, failures: usize) -> (Vec<Vec<&'static str>>, A
     send(&gate, "starter", message).await;
     until(&gate, |statistics| statistics.committed == expected).await;
     until(&gate, |_| waiting(&broker, "starter") + waiting(&broker, "follower") == 0).await;
+    nothing_left(&*store).await;
     gate.close().await;
-    assert_eq!(left_over(&*store).await, 0);
     (transfers.lives(), store)
+}
+
+/// Waits until the sweeps have dropped what may have been under way when its attempt failed.
+async fn nothing_left(store: &dyn Store) {
+    for _ in 0..1_000 {
+        if left_over(store).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("there is left {}", left_over(store).await);
+}
+
+/// A preparation that failed may take effect later: it is cleaned up at once, and once more when it can't any more.
+fn assert_cleaned_up_more_than_once(life: &[&str]) {
+    assert_eq!(life[0], "prepared");
+    assert!(life.len() > 2 && life[1..].iter().all(|step| *step == "cleaned up"), "{life:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,7 +260,7 @@ async fn a_side_effect_that_no_message_depends_on_is_prepared_and_published() {
 async fn a_failed_preparation_is_cleaned_up_and_another_attempt_prepares_its_own() {
     let (lives, store) = transfer(Start { perform: false }, 1).await;
     assert_eq!(lives.len(), 2, "{lives:?}");
-    assert_eq!(lives[0], ["prepared", "cleaned up"]);
+    assert_cleaned_up_more_than_once(&lives[0]);
     assert_eq!(lives[1], ["prepared", "published", "fetched", "cleaned up"]);
     assert_eq!(total(&*store, "Q").await, 5);
 }
@@ -277,7 +294,9 @@ async fn an_attempt_that_swallows_the_error_of_a_side_effect_or_forgets_one_does
         until(&gate, |_| waiting(&broker, "starter") == 0).await;
         gate.close().await;
         if swallows {
-            assert_eq!(transfers.lives(), [vec!["prepared", "cleaned up"], vec!["prepared", "published"]]);
+            let lives = transfers.lives();
+            assert_cleaned_up_more_than_once(&lives[0]);
+            assert_eq!(lives[1..], [["prepared", "published"]]);
         } else {
             assert_eq!(total(&*store, "P").await, 0, "a handler that forgets an effect is wrong, for ever");
             assert_eq!(transfers.lives(), [["prepared", "cleaned up"]]);

@@ -29,6 +29,8 @@ pub struct HandleStep {
     registering: Option<(ControlRecord, EffectName)>,
     /// The side effects that this run of the handler has registered.
     registered: Vec<EffectName>,
+    /// Those among them that may come to be although their preparation was not confirmed.
+    unconfirmed: Vec<EffectName>,
 }
 
 /// What a handler gets.
@@ -168,7 +170,7 @@ impl HandleStep {
 
     /// The commit that registers a side effect, to be carried out before it is created.
     ///
-    /// `deadline_ms`: when this attempt stops creating anything, in milliseconds since the Unix epoch.
+    /// `deadline_ms`: when nothing of this attempt can come to be any more, in milliseconds since the Unix epoch.
     ///
     /// # Errors
     /// A [`Failure`] if the partition has too many registrations already.
@@ -217,6 +219,12 @@ impl HandleStep {
         }
     }
 
+    /// The side effect that was registered last was not confirmed: its preparation has failed or was given up, and may take effect
+    /// all the same, later. What is deleted of it now is deleted once more when nothing of the attempt can come to be any more.
+    pub fn unconfirmed(&mut self) {
+        self.unconfirmed.extend(self.registered.last().cloned());
+    }
+
     /// The handler has succeeded: its changes are folded into the commit.
     pub fn succeeded(self) -> Step {
         let Self { mut processing, slot, input, work, registered, .. } = self;
@@ -232,12 +240,12 @@ impl HandleStep {
             Err(limit) if processing.fold.members.is_empty() => {
                 let reason = format!("message {}: {limit}", input.message_id);
                 processing.slots[slot].state = SlotState::Settled(Disposition::DeadLetter { reason });
-                processing.abandon_effects(&registered);
+                processing.abandon_effects(&registered, &[]);
             }
             Err(_) => {
                 // Full: commit what there is; this message's handler will run again, in the next processing.
                 processing.slots[slot].state = SlotState::Settled(Disposition::Postponed);
-                processing.abandon_effects(&registered);
+                processing.abandon_effects(&registered, &[]);
                 processing.fold_max = processing.fold.members.len();
             }
         }
@@ -253,13 +261,13 @@ impl HandleStep {
         let is_certain = processing.fold.members.is_empty();
         processing.slots[slot].state =
             if is_certain { SlotState::Settled(disposition) } else { SlotState::Judged(disposition) };
-        processing.abandon_effects(&registered);
+        processing.abandon_effects(&registered, &[]);
         processing.handle_next()
     }
 
     /// The handler has failed: its changes are dropped.
     pub fn failed(self, failure: Failure) -> Step {
-        let Self { mut processing, slot, work, registered, .. } = self;
+        let Self { mut processing, slot, work, registered, unconfirmed, .. } = self;
         if mutated!(KeepsChangesOfFailedHandlers) {
             processing.fold.changes.apply(work.changes);
         }
@@ -267,7 +275,7 @@ impl HandleStep {
             Failure::Passing { reason } => SlotState::Settled(Disposition::Retry { reason }),
             Failure::Permanent { reason } => SlotState::Judged(Disposition::DeadLetter { reason }),
         };
-        processing.abandon_effects(&registered);
+        processing.abandon_effects(&registered, &unconfirmed);
         processing.handle_next()
     }
 
@@ -304,6 +312,7 @@ impl Processing {
             work,
             registering: None,
             registered: Vec::new(),
+            unconfirmed: Vec::new(),
         })
     }
 
@@ -324,8 +333,9 @@ impl Processing {
     }
 
     /// Side effects that a handler registered whose changes are dropped: they are deleted outside the lock, and their
-    /// registrations leave with the next commit. By name, because another message of the fold may have the same id.
-    fn abandon_effects(&mut self, names: &[EffectName]) {
+    /// registrations leave with the next commit, but for those of what may still come to be. By name, because another message
+    /// of the fold may have the same id.
+    fn abandon_effects(&mut self, names: &[EffectName], unconfirmed: &[EffectName]) {
         if mutated!(ForgetsRegistrations) {
             if let Some(control) = &mut self.view.control {
                 control.registrations.retain(|registration| !names.contains(&registration.name));
@@ -336,6 +346,11 @@ impl Processing {
         let own = control.registrations.iter().filter(|registration| {
             registration.attempt == self.attempt && names.contains(&registration.name)
         });
-        self.fold.clean_ups.extend(own.map(|registration| CleanUp::of(registration, Afterwards::Drop)));
+        let afterwards = |registration: &Registration| {
+            let may_come = unconfirmed.contains(&registration.name) && !mutated!(TrustsFailedPreparations);
+            if may_come { Afterwards::Keep } else { Afterwards::Drop }
+        };
+        let own = own.map(|registration| CleanUp::of(registration, afterwards(registration)));
+        self.fold.clean_ups.extend(own);
     }
 }

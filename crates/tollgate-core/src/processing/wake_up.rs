@@ -5,8 +5,8 @@
 //! commit is conditional on: a visitor who still finds that version comes again, and in the end changes the version
 //! ([`super::WakeUpPatience::Fence`]), which makes the stalled commit fail.
 
-use super::incoming::{Incoming, SlotState};
-use super::{CommitStep, Disposition, Processing, Remember, Step};
+use super::incoming::Incoming;
+use super::{CommitStep, Processing, Remember, Step};
 use crate::envelope::{Content, Destination, Envelope, Headers};
 use crate::ids::{MessageId, MessageType};
 
@@ -61,11 +61,8 @@ impl WakeUpStep {
         let Err(reason) = sent else { return Step::Commit(CommitStep::new(processing)) };
         let reason =
             format!("the wake-up for partition {} could not be sent: {reason}", processing.partition);
-        for slot in &mut processing.slots {
-            if matches!(slot.state, SlotState::Folded) {
-                slot.state = SlotState::Settled(Disposition::Retry { reason: reason.clone() });
-            }
-        }
+        // What was judged is put back too: no commit has told whether the state it was judged on is the partition's.
+        processing.retry_unsettled(&reason);
         processing.fold.clear();
         processing.settle(Remember::View)
     }

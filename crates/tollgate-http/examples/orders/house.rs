@@ -35,6 +35,9 @@ const REDELIVERY: Backoff = Backoff { first: Duration::from_millis(20), cap: Dur
 /// be usual, and a minute is what the show would then wait for at its end.
 const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 
+/// How long what was sent off may be under way: everything is on this machine.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(1);
+
 /// How often the store is searched for what the dead have left.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
@@ -101,6 +104,7 @@ impl House {
             .deliveries_max(DELIVERIES_MAX)
             .redelivery(REDELIVERY)
             .attempt_max(ATTEMPT_MAX)
+            .under_way_max(UNDER_WAY_MAX)
             .sweep_every(Some(SWEEP_EVERY))
             .flush_after(FLUSH_AFTER)
     }

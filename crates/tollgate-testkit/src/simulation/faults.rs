@@ -110,12 +110,24 @@ tally! {
     blobs_failed_before,
     /// Blob calls that had their effect and failed.
     blobs_failed_after,
+    /// Blobs that came to be.
+    blobs_made,
+    /// Those among them whose attempts have lost.
+    blobs_of_losers,
+    /// Those that came to be after they had been deleted: of zombies.
+    blobs_made_after_their_clean_up,
+    /// Uploads that arrived when whoever had sent them was dead, or waited no more.
+    uploads_of_the_gone,
+    /// Bodies that were moved to blob storage.
+    bodies_moved,
     /// Calls that took very long.
     latency_spikes,
     /// Processes that died.
     deaths,
     /// Processes that stalled and went on.
     stalls,
+    /// Processes that died soon after a stall.
+    deaths_after_stalls,
     /// Handlers that failed and might succeed later.
     handler_failures,
     /// Messages that were dead-lettered and redriven.

@@ -1,6 +1,7 @@
 //! A simulated process: the runtime of one gate. Its tasks can be ended all at once, wherever they wait, and stopped for a while,
 //! wherever they are; its random numbers come from the seed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -10,12 +11,15 @@ use tokio::task::AbortHandle;
 use tollgate::Runtime;
 use tollgate_core::BoxFuture;
 
+use super::wires::Wires;
+
 /// One process.
 pub(super) struct Process {
     epoch: tokio::time::Instant,
     random: Mutex<fastrand::Rng>,
     tasks: Mutex<Vec<AbortHandle>>,
     motion: Arc<Mutex<Motion>>,
+    wires: Arc<Wires>,
 }
 
 /// Whether the tasks of a process go on.
@@ -31,12 +35,13 @@ enum Motion {
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
 impl Process {
-    pub(super) fn new(seed: u64, epoch: tokio::time::Instant) -> Arc<Self> {
+    pub(super) fn new(seed: u64, epoch: tokio::time::Instant, wires: Arc<Wires>) -> Arc<Self> {
         Arc::new(Self {
             epoch,
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             tasks: Mutex::default(),
             motion: Arc::default(),
+            wires,
         })
     }
 
@@ -71,7 +76,8 @@ impl Runtime for Process {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         let mut tasks = lock(&self.tasks);
         tasks.retain(|task| !task.is_finished());
-        let stoppable = Stoppable { task, motion: Arc::clone(&self.motion) };
+        let (motion, wires) = (Arc::clone(&self.motion), Arc::clone(&self.wires));
+        let stoppable = Stoppable { task, motion, wires };
         tasks.push(tokio::spawn(stoppable).abort_handle());
     }
 
@@ -88,10 +94,11 @@ impl Runtime for Process {
     }
 }
 
-/// A task that makes no step while its process is stalled.
+/// A task that makes no step while its process is stalled, and whose panic fails the run.
 struct Stoppable {
     task: BoxFuture<'static, ()>,
     motion: Arc<Mutex<Motion>>,
+    wires: Arc<Wires>,
 }
 
 impl Future for Stoppable {
@@ -102,7 +109,15 @@ impl Future for Stoppable {
             wakers.push(context.waker().clone());
             return Poll::Pending;
         }
-        self.task.as_mut().poll(context)
+        match catch_unwind(AssertUnwindSafe(|| self.task.as_mut().poll(context))) {
+            Ok(polled) => polled,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                self.wires.panicked(text.unwrap_or_default());
+                resume_unwind(panic)
+            }
+        }
     }
 }
 

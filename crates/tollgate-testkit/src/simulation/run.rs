@@ -27,8 +27,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(7);
 /// How long partitions are idle before they are flushed.
 const FLUSH_AFTER: Duration = Duration::from_secs(2);
 
-/// How long an attempt may create side effects.
-const ATTEMPT_MAX: Duration = Duration::from_secs(30);
+/// How long an attempt may create side effects: shorter than stalls and slow calls, so that some go on when it is over.
+const ATTEMPT_MAX: Duration = Duration::from_secs(8);
+
+/// Bodies of more bytes become blobs: few, so that scenarios need not be large to meet it.
+const INLINE_BYTES_MAX: usize = 1_000;
 
 /// How often it is looked whether a run has come to rest.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -45,8 +48,14 @@ const TROUBLE_WITHIN: Duration = Duration::from_secs(10);
 /// Messages to outsiders that are looked at in one go.
 const RECEIVED_AT_ONCE: usize = 1024;
 
-/// The longest stall: longer than the broker's patience.
+/// The longest stall: longer than the broker's patience, and than an attempt may take.
 const STALL_MAX: Duration = Duration::from_secs(15);
+
+/// How many of those who stalled die soon after they go on.
+const DEATHS_AFTER_STALLS: f64 = 0.5;
+
+/// How soon that is: with what they were about to do done in part.
+const DEATH_AFTER_STALL_WITHIN: Duration = Duration::from_millis(40);
 
 /// What one run consists of.
 pub(super) struct Universe {
@@ -92,6 +101,14 @@ pub fn unlucky(rate: f64) -> bool {
     })
 }
 
+/// Takes its time, at most so long: for handlers that are to be overtaken sometimes. Outside a run it takes none.
+pub async fn dawdle(max: Duration) {
+    let pause = DICE.with_borrow(|dice| dice.as_ref().map(|dice| dice.random_duration(max)));
+    if let Some(pause) = pause {
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// Runs one seed.
 pub(super) fn run(simulation: &Simulation, seed: u64) -> Result<Run, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -104,7 +121,10 @@ pub(super) fn run(simulation: &Simulation, seed: u64) -> Result<Run, String> {
         DICE.set(Some(Arc::clone(&universe.wires)));
         let outcome = universe.live(simulation).await;
         DICE.set(None);
-        outcome
+        match universe.wires.panic() {
+            Some(panic) => Err(format!("a process has panicked: {panic}")),
+            None => outcome,
+        }
     });
     // Tasks of processes that never ended end here.
     drop(runtime);
@@ -194,7 +214,7 @@ impl Universe {
     }
 
     async fn open(&self, simulation: &Simulation) -> Result<Member, String> {
-        let process = Process::new(self.random_number(), self.began);
+        let process = Process::new(self.random_number(), self.began, Arc::clone(&self.wires));
         let mut builder = Gate::builder()
             .runtime(Arc::clone(&process) as Arc<dyn Runtime>)
             .store(Arc::clone(&self.store))
@@ -203,6 +223,7 @@ impl Universe {
             .deliveries_max(simulation.faults.deliveries_max)
             .redelivery(Backoff { first: Duration::from_millis(20), cap: Duration::from_secs(2) })
             .attempt_max(ATTEMPT_MAX)
+            .inline_bytes_max(INLINE_BYTES_MAX)
             .flush_after(FLUSH_AFTER)
             .sweep_every(Some(SWEEP_EVERY));
         for endpoint in (simulation.endpoints)() {
@@ -227,34 +248,55 @@ impl Universe {
             tokio::time::sleep_until(self.began + at).await;
             match trouble {
                 Trouble::Death => {
-                    let successor = self.open(simulation).await?;
-                    let victim = {
-                        let mut alive = lock(&self.alive);
-                        let place = self.random_below(alive.len());
-                        std::mem::replace(&mut alive[place], successor)
-                    };
-                    self.count(&victim.gate);
-                    victim.process.die();
-                    self.wires.count(|tally| tally.deaths += 1);
+                    let victim = self.random_below(lock(&self.alive).len());
+                    self.kill(simulation, victim).await?;
                 }
                 Trouble::Stall => {
-                    let process = {
-                        let alive = lock(&self.alive);
-                        Arc::clone(&alive[self.random_below(alive.len())].process)
-                    };
+                    let victim = self.random_below(lock(&self.alive).len());
+                    let process = Arc::clone(&lock(&self.alive)[victim].process);
                     process.stall();
                     self.wires.count(|tally| tally.stalls += 1);
                     let until = self.random_duration(STALL_MAX);
+                    let (universe, simulation) = (Arc::clone(self), simulation.clone());
                     stalled.push(tokio::spawn(async move {
                         tokio::time::sleep(until).await;
                         process.resume();
+                        if universe.wires.unlucky(DEATHS_AFTER_STALLS) {
+                            tokio::time::sleep(universe.random_duration(DEATH_AFTER_STALL_WITHIN)).await;
+                            // It may have been replaced meanwhile.
+                            let place =
+                                lock(&universe.alive).iter().position(|m| Arc::ptr_eq(&m.process, &process));
+                            if let Some(place) = place {
+                                universe.wires.count(|tally| tally.deaths_after_stalls += 1);
+                                return universe.kill(&simulation, place).await;
+                            }
+                        }
+                        Ok(())
                     }));
                 }
             }
         }
         for stall in stalled {
-            stall.await.map_err(|error| format!("a stall has panicked: {error}"))?;
+            stall.await.map_err(|error| format!("a stall has panicked: {error}"))??;
         }
+        Ok(())
+    }
+
+    /// A process dies, and another one takes its place.
+    async fn kill(&self, simulation: &Simulation, place: usize) -> Result<(), String> {
+        let doomed = Arc::clone(&lock(&self.alive)[place].process);
+        let successor = self.open(simulation).await?;
+        let victim = {
+            let mut alive = lock(&self.alive);
+            // Another death may have come first.
+            let Some(place) = alive.iter().position(|member| Arc::ptr_eq(&member.process, &doomed)) else {
+                return Ok(());
+            };
+            std::mem::replace(&mut alive[place], successor)
+        };
+        self.count(&victim.gate);
+        victim.process.die();
+        self.wires.count(|tally| tally.deaths += 1);
         Ok(())
     }
 
@@ -343,6 +385,7 @@ impl Universe {
         self.wires.count(|tally| {
             tally.conflicts += statistics.conflicts;
             tally.recoveries += statistics.recoveries;
+            tally.bodies_moved += statistics.bodies_stored;
         });
     }
 

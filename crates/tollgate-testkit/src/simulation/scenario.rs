@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tollgate::{Deduplicate, Endpoint, HandlerError, Message, Tx};
-use tollgate_core::{Content, MessageId};
+use tollgate_core::{BlobStream, Content, MessageId};
 
 use super::Simulation;
 use super::books::Books;
 use super::client::Client;
-use super::run::unlucky;
+use super::run::{dawdle, unlucky};
 
 /// Most messages that enter a system from outside.
 const ROOTS_MAX: usize = 8;
@@ -28,12 +30,20 @@ const REFUSALS: f64 = 0.5;
 const RETENTION: Duration = Duration::from_secs(1_000_000);
 /// Counts everything that was applied in a partition.
 const TOTAL: &str = "total";
+/// Bytes of what makes a body heavy.
+const BALLAST_BYTES: usize = 2_000;
+/// How many pieces a blob has, besides the one that tells of its node.
+const PIECES: usize = 3;
+/// How long a handler takes for each of them, at most.
+const PIECE_TAKES_MAX: Duration = Duration::from_millis(20);
 const OUTSIDE: &str = "outside";
 
 /// A message of the system.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Step {
     node: usize,
+    /// What makes some bodies too large for an item.
+    ballast: String,
 }
 
 impl Message for Step {
@@ -58,6 +68,7 @@ struct Node {
     children: Vec<usize>,
     effect: Effect,
     temper: Temper,
+    weight: Weight,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +82,13 @@ enum Effect {
 enum Temper {
     Good,
     Poisonous,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    Light,
+    /// Its body becomes a blob.
+    Heavy,
 }
 
 /// How a message gets into the system.
@@ -88,6 +106,20 @@ struct Plan {
     endpoints: usize,
     nodes: Vec<Node>,
     roots: Vec<(usize, Entry)>,
+}
+
+/// A blob that comes piece by piece, with a pause before each and before its end.
+fn slowly(content: String) -> BlobStream {
+    let pieces = stream::unfold((0, content), |(number, content)| async move {
+        dawdle(PIECE_TAKES_MAX).await;
+        let piece = match number {
+            0 => Bytes::from(content.clone()),
+            1..=PIECES => Bytes::from_static(b"."),
+            _ => return None,
+        };
+        Some((Ok(piece), (number + 1, content)))
+    });
+    Box::pin(pieces)
 }
 
 /// The system of a seed, with its clients and its oracle.
@@ -142,6 +174,7 @@ impl Plan {
             effect,
             // Requests that are refused are not redriven by anybody.
             temper: if depth > 0 && random.u8(0..12) == 0 { Temper::Poisonous } else { Temper::Good },
+            weight: if random.u8(0..6) == 0 { Weight::Heavy } else { Weight::Light },
         };
         self.nodes.push(node);
         let number = self.nodes.len() - 1;
@@ -162,15 +195,29 @@ impl Plan {
         format!("partition-{}", self.nodes[node].partition)
     }
 
+    fn step(&self, node: usize) -> Step {
+        let ballast = match self.nodes[node].weight {
+            Weight::Light => String::new(),
+            Weight::Heavy => "x".repeat(BALLAST_BYTES),
+        };
+        Step { node, ballast }
+    }
+
     fn open_endpoints(plan: &Arc<Self>) -> Vec<Endpoint> {
         let open = |number: usize| {
             let (tokens, legacy) = (Arc::clone(plan), Arc::clone(plan));
             Endpoint::new(format!("endpoint-{number}"))
                 .preload(TOTAL)
                 .concurrency(6)
-                .on(move |tx: Tx, Step { node }| {
+                .on(move |tx: Tx, step: Step| {
                     let plan = Arc::clone(&tokens);
-                    async move { plan.handle(&tx, node).await }
+                    async move {
+                        if step != plan.step(step.node) {
+                            // It is never done, so the run never comes to rest.
+                            return Err(HandlerError::permanent("the body came back altered"));
+                        }
+                        plan.handle(&tx, step.node).await
+                    }
                 })
                 .on_tokenless(
                     Deduplicate::ByIdentity { retention: RETENTION },
@@ -200,15 +247,15 @@ impl Plan {
         match node.effect {
             Effect::None => {}
             Effect::Blob => {
-                let name = tx.put_blob("blob-", format!("of node {number}")).await?;
+                let name = tx.put_blob("blob-", slowly(format!("of node {number}"))).await?;
                 tx.put(&format!("blob-{number}"), name.as_str())?;
             }
             Effect::External => {
-                tx.send_external(OUTSIDE, "anywhere", &Step { node: number })?;
+                tx.send_external(OUTSIDE, "anywhere", &Step { node: number, ballast: String::new() })?;
             }
         }
         for child in &node.children {
-            tx.send(&self.endpoint(*child), &self.partition(*child), &Step { node: *child })?;
+            tx.send(&self.endpoint(*child), &self.partition(*child), &self.step(*child))?;
         }
         if unlucky(HANDLER_FAILURES) {
             return Err(HandlerError::retry("bad luck at the end"));

@@ -1,17 +1,22 @@
 //! The wires between the processes and what they call: every call takes a seeded time before its effect and again before its
-//! answer, so that calls overtake each other; it is taken down in the run's trace, and some fail.
+//! answer, so that calls overtake each other; it is taken down in the run's trace, and some fail. An upload whose last byte was sent
+//! takes effect whatever becomes of whoever sent it.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::quality::FixedState;
+use tokio::sync::oneshot;
+use tollgate_core::blobs::{collect, whole};
+use tollgate_core::control_record::RegistrationState;
 use tollgate_core::{
     BlobError, BlobStream, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery,
     EffectName, EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, Placement,
     ScanCursor, ScanPage, ScanPrice, SessionMark, Settlement, Store, StoreAlias, StoreError, StoreLimits,
-    TokenRef,
+    TokenRef, codec,
 };
 
 use super::faults::{FaultTally, Faults};
@@ -30,6 +35,17 @@ struct WireState {
     random: fastrand::Rng,
     trace: foldhash::quality::FoldHasher<'static>,
     tally: FaultTally,
+    blobs: BlobBook,
+    panic: Option<String>,
+}
+
+/// What was seen of blobs and of the attempts that registered them.
+#[derive(Default)]
+struct BlobBook {
+    made: BTreeSet<EffectName>,
+    deleted: BTreeSet<EffectName>,
+    /// Of attempts that have lost.
+    condemned: BTreeSet<EffectName>,
 }
 
 impl Wires {
@@ -38,6 +54,8 @@ impl Wires {
             random: fastrand::Rng::with_seed(seed),
             trace: FixedState::with_seed(0).build_hasher(),
             tally: FaultTally::default(),
+            blobs: BlobBook::default(),
+            panic: None,
         };
         Arc::new(Self { faults, state: Mutex::new(state), began })
     }
@@ -48,7 +66,40 @@ impl Wires {
     }
 
     pub(super) fn tally(&self) -> FaultTally {
-        self.lock().tally
+        let state = self.lock();
+        let of_losers = state.blobs.made.intersection(&state.blobs.condemned).count();
+        FaultTally { blobs_of_losers: of_losers as u64, ..state.tally }
+    }
+
+    /// Something of a process has panicked, which nobody else would hear of.
+    pub(super) fn panicked(&self, text: String) {
+        self.lock().panic.get_or_insert(text);
+    }
+
+    /// The first panic.
+    pub(super) fn panic(&self) -> Option<String> {
+        self.lock().panic.clone()
+    }
+
+    /// A random duration, at most so long.
+    pub(super) fn random_duration(&self, max: Duration) -> Duration {
+        micros(&mut self.lock().random, max)
+    }
+
+    /// A blob is there now.
+    fn blob_made(&self, name: &EffectName, maker: Maker) {
+        let mut state = self.lock();
+        state.tally.blobs_made += 1;
+        state.tally.uploads_of_the_gone += u64::from(maker == Maker::Gone);
+        state.tally.blobs_made_after_their_clean_up += u64::from(state.blobs.deleted.contains(name));
+        state.blobs.made.insert(name.clone());
+    }
+
+    /// A control record was written, in which it can be seen which attempts have lost.
+    fn note_condemned(&self, control: &Bytes) {
+        let Ok(control) = codec::decode_control(control) else { return };
+        let lost = control.registrations.into_iter().filter(|r| r.state == RegistrationState::Condemned);
+        self.lock().blobs.condemned.extend(lost.map(|registration| registration.name));
     }
 
     pub(super) fn trace(&self) -> u64 {
@@ -101,6 +152,14 @@ impl Wires {
     }
 }
 
+/// Whoever has sent an upload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    Waiting,
+    /// It has died, or has stopped waiting.
+    Gone,
+}
+
 fn micros(random: &mut fastrand::Rng, max: Duration) -> Duration {
     Duration::from_micros(random.u64(0..=u64::try_from(max.as_micros()).unwrap_or(u64::MAX)))
 }
@@ -141,7 +200,13 @@ impl Store for WiredStore {
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
-        Box::pin(async move { self.wires.call("commit", commit.clone(), self.inner.commit(commit)).await })
+        Box::pin(async move {
+            let answer = self.wires.call("commit", commit.clone(), self.inner.commit(commit.clone())).await;
+            if matches!(answer, Ok(CommitOutcome::Committed { .. })) {
+                self.wires.note_condemned(&commit.control);
+            }
+            answer
+        })
     }
 
     fn delete_entries(
@@ -215,37 +280,67 @@ pub(super) struct WiredBlobs {
 impl WiredBlobs {
     async fn try_to<T>(
         &self,
-        what: &'static str,
         name: EffectName,
-        effect: impl Future<Output = Result<T, BlobError>>,
+        call: impl Future<Output = Result<T, BlobError>>,
     ) -> Result<T, BlobError> {
         if self.wires.fails() {
             self.wires.count(|tally| tally.blobs_failed_before += 1);
             return Err(unavailable(name));
         }
-        let answer = self.wires.call(what, name.as_str(), effect).await;
+        let answer = call.await;
         if self.wires.fails() {
             self.wires.count(|tally| tally.blobs_failed_after += 1);
             return Err(unavailable(name));
         }
         answer
     }
+
+    /// An upload whose content was sent as a whole: on its way to the storage.
+    async fn upload(&self, name: EffectName, content: Bytes) -> Result<(), BlobError> {
+        let (inner, wires) = (Arc::clone(&self.inner), Arc::clone(&self.wires));
+        let (answering, answer) = oneshot::channel();
+        let sent = name.clone();
+        // Not a task of the process: it goes on when the process has died.
+        tokio::spawn(async move {
+            wires.note("put", &sent.as_str());
+            wires.wait().await;
+            let maker = if answering.is_closed() { Maker::Gone } else { Maker::Waiting };
+            let answer = inner.put(&sent, whole(content)).await;
+            wires.blob_made(&sent, maker);
+            wires.wait().await;
+            drop(answering.send(answer));
+        });
+        answer.await.unwrap_or_else(|_| Err(unavailable(name)))
+    }
 }
 
 impl Blobs for WiredBlobs {
     fn put(&self, name: &EffectName, content: BlobStream) -> BoxFuture<'_, Result<(), BlobError>> {
         let name = name.clone();
-        Box::pin(async move { self.try_to("put", name.clone(), self.inner.put(&name, content)).await })
+        Box::pin(async move {
+            let content = collect(&name, content, usize::MAX).await?;
+            self.try_to(name.clone(), self.upload(name, content)).await
+        })
     }
 
     fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<BlobStream>, BlobError>> {
         let name = name.clone();
-        Box::pin(async move { self.try_to("get", name.clone(), self.inner.get(&name)).await })
+        Box::pin(async move {
+            let call = self.wires.call("get", name.as_str(), self.inner.get(&name));
+            self.try_to(name.clone(), call).await
+        })
     }
 
     fn delete(&self, name: &EffectName) -> BoxFuture<'_, Result<(), BlobError>> {
         let name = name.clone();
-        Box::pin(async move { self.try_to("remove", name.clone(), self.inner.delete(&name)).await })
+        Box::pin(async move {
+            let call = self.wires.call("remove", name.as_str(), async {
+                let answer = self.inner.delete(&name).await;
+                self.wires.lock().blobs.deleted.insert(name.clone());
+                answer
+            });
+            self.try_to(name.clone(), call).await
+        })
     }
 
     fn list(&self, prefix: &str) -> BoxFuture<'_, Result<Vec<EffectName>, BlobError>> {
