@@ -3,8 +3,12 @@
 //!
 //! To add a broker: a variant of [`BrokerChoice`], and a room that opens it.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -26,6 +30,13 @@ pub enum BrokerChoice {
     /// `NATS`, with its `JetStream`.
     #[cfg(feature = "nats")]
     Nats,
+    /// `RabbitMQ`.
+    #[cfg(feature = "rabbitmq")]
+    #[value(name = "rabbitmq")]
+    RabbitMq,
+    /// Kafka, or what speaks its protocol.
+    #[cfg(feature = "kafka")]
+    Kafka,
 }
 
 /// Which broker, and where it is.
@@ -34,7 +45,8 @@ pub struct BrokerOptions {
     /// What carries the messages. Any broker but the one in the host's process needs --processes.
     #[arg(long, value_name = "BROKER", value_enum, default_value_t = BrokerChoice::InProcess)]
     pub broker: BrokerChoice,
-    /// Where the broker is. For `nats`: `nats://127.0.0.1:4222`.
+    /// Where the broker is. For `nats`: `nats://127.0.0.1:4222`. For `rabbitmq`: `amqp://127.0.0.1:5672`.
+    /// For `kafka`: `127.0.0.1:9092`.
     #[arg(long, value_name = "URL")]
     pub broker_url: Option<String>,
     /// What the names of the queues begin with. Default: made from the data directory, so that a rerun finds its own.
@@ -91,11 +103,15 @@ impl BrokerOptions {
             BrokerChoice::InProcess => Ok(None),
             #[cfg(feature = "nats")]
             BrokerChoice::Nats => nats::open(self.url("nats://HOST:PORT")?, &prefix).await.map(Some),
+            #[cfg(feature = "rabbitmq")]
+            BrokerChoice::RabbitMq => rabbitmq::open(self.url("amqp://HOST:PORT")?, &prefix).map(Some),
+            #[cfg(feature = "kafka")]
+            BrokerChoice::Kafka => kafka::open(self.url("HOST:PORT,HOST:PORT")?, &prefix).map(Some),
         }
     }
 
     /// Where the broker is.
-    #[cfg(feature = "nats")]
+    #[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq"))]
     fn url(&self, form: &str) -> Result<&str, CliError> {
         self.broker_url
             .as_deref()

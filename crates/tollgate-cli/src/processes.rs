@@ -75,7 +75,7 @@ impl Options {
     pub fn check_broker_alone(&self) -> Result<(), CliError> {
         match self.broker.broker {
             BrokerChoice::InProcess => Ok(()),
-            #[cfg(feature = "nats")]
+            #[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq"))]
             _ => Err(CliError::Open("a broker outside of our processes needs --processes".to_owned())),
         }
     }
