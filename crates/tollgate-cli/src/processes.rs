@@ -73,11 +73,10 @@ impl Options {
     /// # Errors
     /// If it is not.
     pub fn check_broker_alone(&self) -> Result<(), CliError> {
-        match self.broker.broker {
-            BrokerChoice::InProcess => Ok(()),
-            #[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq"))]
-            _ => Err(CliError::Open("a broker outside of our processes needs --processes".to_owned())),
+        if self.broker.broker == BrokerChoice::InProcess {
+            return Ok(());
         }
+        Err(CliError::Open("a broker outside of our processes needs --processes".to_owned()))
     }
 
     /// Opens the store for the demo in one process.
