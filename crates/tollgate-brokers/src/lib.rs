@@ -54,6 +54,8 @@ pub mod nats;
 mod queue_name;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+#[cfg(feature = "sqs")]
+pub mod sqs;
 
 pub use chaos::{ChaosBroker, ChaosBuilder, ChaosCounts};
 pub use error::BrokersError;
@@ -68,3 +70,5 @@ pub use kafka::{KafkaBroker, KafkaBuilder};
 pub use nats::{NatsBroker, NatsBuilder};
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{RabbitMqBroker, RabbitMqBuilder};
+#[cfg(feature = "sqs")]
+pub use sqs::{SqsBroker, SqsBuilder};

@@ -9,6 +9,8 @@ mod kafka;
 mod nats;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "sqs")]
+mod sqs;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -37,6 +39,9 @@ pub enum BrokerChoice {
     /// Kafka, or what speaks its protocol.
     #[cfg(feature = "kafka")]
     Kafka,
+    /// Queues of an emulator of `Amazon SQS`.
+    #[cfg(feature = "sqs")]
+    Sqs,
 }
 
 /// Which broker, and where it is.
@@ -46,7 +51,7 @@ pub struct BrokerOptions {
     #[arg(long, value_name = "BROKER", value_enum, default_value_t = BrokerChoice::InProcess)]
     pub broker: BrokerChoice,
     /// Where the broker is. For `nats`: `nats://127.0.0.1:4222`. For `rabbitmq`: `amqp://127.0.0.1:5672`.
-    /// For `kafka`: `127.0.0.1:9092`.
+    /// For `kafka`: `127.0.0.1:9092`. For `sqs`: `http://127.0.0.1:9324`.
     #[arg(long, value_name = "URL")]
     pub broker_url: Option<String>,
     /// What the names of the queues begin with. Default: made from the data directory, so that a rerun finds its own.
@@ -107,11 +112,13 @@ impl BrokerOptions {
             BrokerChoice::RabbitMq => rabbitmq::open(self.url("amqp://HOST:PORT")?, &prefix).map(Some),
             #[cfg(feature = "kafka")]
             BrokerChoice::Kafka => kafka::open(self.url("HOST:PORT,HOST:PORT")?, &prefix).map(Some),
+            #[cfg(feature = "sqs")]
+            BrokerChoice::Sqs => Ok(Some(sqs::open(self.url("http://HOST:PORT")?, &prefix))),
         }
     }
 
     /// Where the broker is.
-    #[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq"))]
+    #[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "sqs"))]
     fn url(&self, form: &str) -> Result<&str, CliError> {
         self.broker_url
             .as_deref()

@@ -62,7 +62,7 @@ pub const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long a broker outside of our processes is told that work is in progress: an acknowledgement that was lost on purpose looks
 /// like work that does not end.
 #[cfg_attr(
-    not(any(feature = "kafka", feature = "nats", feature = "rabbitmq")),
+    not(any(feature = "kafka", feature = "nats", feature = "rabbitmq", feature = "sqs")),
     allow(dead_code, reason = "only brokers outside are told")
 )]
 pub const HOLD_MAX: Duration = Duration::from_secs(3);
