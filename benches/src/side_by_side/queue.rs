@@ -29,6 +29,8 @@ pub struct Queue {
     state: Mutex<State>,
     /// As many permits as messages are ready.
     ready: Semaphore,
+    /// As many permits as deliveries may still be unsettled at a time: the same for every contender, whatever it calls its window.
+    window: Semaphore,
     progress: Notify,
     /// Part of all deliveries that are copies.
     duplicates: f64,
@@ -135,6 +137,7 @@ impl Queue {
         Self {
             state: Mutex::new(state),
             ready: Semaphore::new(0),
+            window: Semaphore::new(scenario.in_flight),
             progress: Notify::new(),
             duplicates: scenario.duplicates,
             late: scenario.late_copies,
@@ -212,13 +215,18 @@ impl Queue {
     /// # Panics
     /// Never: the queue is not closed.
     pub async fn take(&self, max: usize) -> Vec<Taking> {
+        let room = self.window.acquire().await.expect("the queue is never closed");
         self.ready.acquire().await.expect("the queue is never closed").forget();
+        room.forget();
         let calls = self.network.traffic().calls;
         let mut state = self.state();
         state.trips.calls_at_delivery = calls;
         let mut taken = Vec::new();
         loop {
-            let Some(mut waiting) = state.ready.pop_front() else { break };
+            let Some(mut waiting) = state.ready.pop_front() else {
+                self.window.add_permits(1);
+                break;
+            };
             let receipt = state.next;
             state.next += 1;
             state.deliveries += 1;
@@ -231,10 +239,9 @@ impl Queue {
             if taken.len() == max {
                 break;
             }
-            match self.ready.try_acquire() {
-                Ok(permit) => permit.forget(),
-                Err(_) => break,
-            }
+            let (Ok(room), Ok(ready)) = (self.window.try_acquire(), self.ready.try_acquire()) else { break };
+            room.forget();
+            ready.forget();
         }
         let deliveries = state.deliveries;
         let more = state.release_late(|due| due <= deliveries);
@@ -248,6 +255,7 @@ impl Queue {
         let (now, calls) = (Instant::now(), self.network.traffic().calls);
         let mut state = self.state();
         if let Some(waiting) = state.in_flight.remove(&receipt) {
+            self.window.add_permits(1);
             state.acknowledged += 1;
             state.trips.acknowledged += 1;
             state.trips.in_all += calls.saturating_sub(waiting.calls);
@@ -268,6 +276,7 @@ impl Queue {
     pub fn put_back(self: &Arc<Self>, receipt: u64, after: Duration) {
         let mut state = self.state();
         let Some(waiting) = state.in_flight.remove(&receipt) else { return };
+        self.window.add_permits(1);
         state.postponed += 1;
         drop(state);
         let queue = Arc::clone(self);
