@@ -168,17 +168,26 @@ impl Queue {
 
     /// Puts messages in that nobody under measurement has sent: those that begin chains.
     pub fn begin(&self, messages: impl IntoIterator<Item = Bytes>) {
-        self.publish(messages);
+        // First, since whoever takes the first message may be done with the last one before this returns.
         let calls = self.network.traffic().calls;
         self.state().trips = Trips { calls_at_delivery: calls, ..Trips::default() };
+        self.add_ready(messages);
     }
 
     /// Sends messages that are ready at once.
     pub fn publish(&self, messages: impl IntoIterator<Item = Bytes>) {
-        let (now, calls) = (Instant::now(), self.network.traffic().calls);
+        let calls = self.network.traffic().calls;
+        {
+            let trips = &mut self.state().trips;
+            trips.dispatched += 1;
+            trips.before_dispatch += calls.saturating_sub(trips.calls_at_delivery);
+        }
+        self.add_ready(messages);
+    }
+
+    fn add_ready(&self, messages: impl IntoIterator<Item = Bytes>) {
+        let now = Instant::now();
         let mut state = self.state();
-        state.trips.dispatched += 1;
-        state.trips.before_dispatch += calls.saturating_sub(state.trips.calls_at_delivery);
         let before = state.ready.len();
         for message in messages {
             state.add(message, now, self.duplicates, self.late);
