@@ -125,8 +125,8 @@ macro_rules! counts {
 }
 
 counts! {
-    deliveries, committed, commits, duplicates_by_cache, duplicates_by_store, duplicates_by_marker, cache_hits, cache_misses, pauses, conflicts,
-    recoveries, retries, dead_letters, published, requests, replays, panics, load_calls, read_calls, commit_calls,
+    deliveries, committed, commits, duplicates_by_cache, duplicates_by_store, duplicates_by_marker, cache_hits,
+    cache_misses, pauses, conflicts, recoveries, retries, dead_letters, published, requests, replays, panics, load_calls, read_calls, commit_calls,
     delete_calls, effects_published, effects_cleaned_up, bodies_stored,
 }
 
