@@ -1,5 +1,5 @@
-//! Brokers that need no server: [`InProcessBroker`], fast in memory or durable in a directory, and [`ChaosBroker`],
-//! which makes any broker duplicate, reorder, delay and forget, by seed. A broker carries envelopes as bytes: nothing
+//! Brokers. [`InProcessBroker`] needs no server, and is fast in memory or durable in a directory; NATS, Amazon SQS, RabbitMQ
+//! and Kafka are features of their own; [`ChaosBroker`] makes any broker duplicate, reorder, delay and forget, by seed. A broker carries envelopes as bytes: nothing
 //! that looks into one may enter this crate, and no store may either.
 //!
 //! Metrics, by endpoint where that makes sense, with the recorder that is installed when an endpoint is first used:
