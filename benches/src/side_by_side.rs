@@ -4,13 +4,17 @@
 
 pub mod audit;
 pub mod backing;
+pub mod charged_table;
 pub mod charges;
 pub mod chart;
 pub mod contender;
 pub mod contenders;
+#[cfg(feature = "cosmos")]
+mod cosmos;
 pub mod demands;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
+pub mod embedded_table;
 pub mod extrapolation;
 pub mod latency;
 pub mod machine;

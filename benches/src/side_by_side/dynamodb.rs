@@ -1,8 +1,7 @@
-//! The table and the store on an emulated `DynamoDB` in this process: real requests of the real SDK, and the units that answers report.
-//! Feature `dynamodb`.
+//! The table and the store on an emulated `DynamoDB`, in this process or as a server on a file: real requests of the real SDK, and the units
+//! that answers report. Feature `dynamodb`.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
@@ -14,10 +13,9 @@ use aws_sdk_dynamodb::types::{
 use bytes::Bytes;
 use tollgate::core::BoxFuture;
 use tollgate_dynamodb::{DynamoDbStore, TableOptions};
-use tollgate_dynamodb_emulator::InProcessDynamoDb;
+use tollgate_dynamodb_emulator::{Endpoint, InProcessDynamoDb, ServerKind, WireCounter};
 
 use super::contender::Reported;
-use super::network::Network;
 use super::table::{Answer, Call, Change, Condition, Key, Record, Table, TableError, Write};
 
 const TABLE: &str = "rival";
@@ -29,22 +27,62 @@ const EXPIRES: &str = "expires_at";
 
 type Item = HashMap<String, AttributeValue>;
 
-/// A table on an emulated `DynamoDB`.
-pub struct DynamoDbTable {
-    client: Client,
-    network: Arc<Network>,
+/// An emulator of one's own. It ends when it is dropped.
+pub enum Emulator {
+    /// In this process, in memory.
+    InProcess(InProcessDynamoDb),
+    /// A process beside this one, on a file.
+    Server {
+        /// Where it answers.
+        endpoint: Endpoint,
+        /// What its answers report.
+        counter: WireCounter,
+    },
 }
 
-/// What an emulator reports.
-pub fn reporter(dynamo: InProcessDynamoDb) -> Box<dyn Fn() -> Reported + Send + Sync> {
-    Box::new(move || {
-        let counts = dynamo.counts();
+impl Emulator {
+    /// One in this process.
+    pub fn in_process() -> Self {
+        Self::InProcess(InProcessDynamoDb::new())
+    }
+
+    /// One as a server.
+    ///
+    /// # Errors
+    /// If it can't be started on this machine.
+    pub async fn server() -> Result<Self, TableError> {
+        // Starting it waits for a process.
+        let started = tokio::task::spawn_blocking(|| Endpoint::start(ServerKind::Dynoxide)).await;
+        let endpoint = started.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        Ok(Self::Server { endpoint, counter: WireCounter::default() })
+    }
+
+    fn client(&self) -> Client {
+        match self {
+            Self::InProcess(dynamo) => dynamo.client(),
+            Self::Server { endpoint, counter } => {
+                Client::from_conf(endpoint.client_config().interceptor(counter.clone()).build())
+            }
+        }
+    }
+
+    /// What it says it charged so far.
+    pub fn reported(&self) -> Reported {
+        let counts = match self {
+            Self::InProcess(dynamo) => dynamo.counts(),
+            Self::Server { counter, .. } => counter.counts(),
+        };
         Reported {
             write_units: Some(counts.write_units().as_f64()),
             read_units: Some(counts.read_units().as_f64()),
             request_units: None,
         }
-    })
+    }
+}
+
+/// A table on an emulated `DynamoDB`.
+pub struct DynamoDbTable {
+    client: Client,
 }
 
 fn failed(error: &dyn std::fmt::Debug) -> TableError {
@@ -55,7 +93,7 @@ fn failed(error: &dyn std::fmt::Debug) -> TableError {
 ///
 /// # Errors
 /// If the store refuses the emulator.
-pub async fn store(dynamo: &InProcessDynamoDb, alias: &str) -> Result<DynamoDbStore, TableError> {
+pub async fn store(dynamo: &Emulator, alias: &str) -> Result<DynamoDbStore, TableError> {
     let store = DynamoDbStore::builder(dynamo.client()).alias(alias).table("tollgate").build();
     let store = store.map_err(|error| failed(&error))?;
     store.provision(&TableOptions::default()).await.map_err(|error| failed(&error))?;
@@ -67,7 +105,7 @@ impl DynamoDbTable {
     ///
     /// # Errors
     /// If it can't be created.
-    pub async fn create(dynamo: &InProcessDynamoDb, network: Arc<Network>) -> Result<Self, TableError> {
+    pub async fn create(dynamo: &Emulator) -> Result<Self, TableError> {
         let client = dynamo.client();
         let attribute = |name: &str| {
             let attribute = AttributeDefinition::builder().attribute_name(name);
@@ -88,7 +126,7 @@ impl DynamoDbTable {
             .send()
             .await
             .map_err(|error| failed(&error))?;
-        Ok(Self { client, network })
+        Ok(Self { client })
     }
 
     async fn get(&self, keys: Vec<Key>) -> Result<Answer, TableError> {
@@ -298,14 +336,14 @@ fn record(item: &Item) -> Result<Record, TableError> {
 
 impl Table for DynamoDbTable {
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Answer, TableError>> {
-        Box::pin(self.network.call(async move {
+        Box::pin(async move {
             match call {
                 Call::Get(keys) => self.get(keys).await,
                 Call::Query { partition, prefix } => self.query(partition, prefix).await,
                 Call::Write(writes) => self.write(writes).await,
                 Call::Batch(writes) => self.batch(writes).await,
             }
-        }))
+        })
     }
 
     fn contents(&self) -> BoxFuture<'_, Result<Vec<(Key, Record)>, TableError>> {

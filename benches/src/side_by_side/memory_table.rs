@@ -46,7 +46,8 @@ impl MemoryTable {
         self.shard(&key.partition).get(&key.partition)?.get(&key.sort).cloned()
     }
 
-    fn apply(&self, call: Call) -> (Answer, Charge) {
+    /// Does what a call says, and tells what it is charged.
+    pub(super) fn apply(&self, call: Call) -> (Answer, Charge) {
         match call {
             Call::Get(keys) => {
                 let records: Vec<_> = keys.iter().map(|key| self.get(key)).collect();

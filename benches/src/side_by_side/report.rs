@@ -108,8 +108,8 @@ fn command(scenario: &Scenario, contenders: &[Record]) -> String {
     if scenario.deletions == super::scenario::Deletions::OneByOne {
         command.push_str(" --single-deletions");
     }
-    if scenario.store == super::scenario::StoreKind::DynamoDb {
-        command.push_str(" --store dynamodb");
+    if scenario.store != super::scenario::StoreKind::Memory {
+        let _ = write!(command, " --store {}", scenario.store.name());
     }
     let names: Vec<&str> = contenders.iter().map(|record| &*record.name).collect();
     let rounds = contenders.first().map_or(0, |record| record.runs.len());

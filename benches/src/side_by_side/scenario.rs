@@ -84,8 +84,38 @@ pub enum Deletions {
 pub enum StoreKind {
     /// In memory.
     Memory,
+    /// The durable embedded one, in a directory for temporary files.
+    Embedded,
     /// `DynamoDB`, emulated in this process.
+    #[serde(rename = "dynamodb")]
     DynamoDb,
+    /// The same emulator as a server on a file.
+    #[serde(rename = "dynamodb-server")]
+    DynamoDbServer,
+    /// Cosmos DB, emulated in this process.
+    Cosmos,
+}
+
+impl StoreKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Memory, Self::Embedded, Self::DynamoDb, Self::DynamoDbServer, Self::Cosmos];
+
+    /// What it is called on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Embedded => "embedded",
+            Self::DynamoDb => "dynamodb",
+            Self::DynamoDbServer => "dynamodb-server",
+            Self::Cosmos => "cosmos",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 impl Scenario {

@@ -56,7 +56,7 @@ pub fn spread(spread: Spread) -> String {
 type Column = (&'static str, fn(&Outcome) -> Option<f64>);
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 14] = [
     ("p50 ms", |run| Some(run.latency.p50)),
     ("p99 ms", |run| Some(run.latency.p99)),
     ("p99.9 ms", |run| Some(run.latency.p999)),
@@ -64,6 +64,9 @@ const COLUMNS: [Column; 11] = [
     ("write units", |run| Some(run.write_units)),
     ("read units", |run| Some(run.read_units)),
     ("request units", |run| Some(run.request_units)),
+    ("write units reported", |run| run.reported.write_units),
+    ("read units reported", |run| run.reported.read_units),
+    ("request units reported", |run| run.reported.request_units),
     ("CPU us", |run| Some(run.processor_us)),
     ("allocations", |run| run.allocations),
     ("peak MB", |run| run.peak_bytes.map(|bytes| bytes as f64 / 1e6)),
@@ -93,14 +96,10 @@ impl TextTable {
         let columns: Vec<Column> =
             COLUMNS.into_iter().filter(|(_, figure)| runs().any(|run| figure(run).is_some())).collect();
         let one_at_a_time = runs().any(|run| run.calls_in_sequence.is_some());
-        let reported = runs().any(|run| run.reported.write_units.is_some());
         let mut head = vec!["contender".to_owned(), "audit".to_owned(), "messages/s".to_owned()];
         head.extend(columns.iter().map(|(name, _)| (*name).to_owned()));
         if one_at_a_time {
             head.extend(["calls before dispatch".to_owned(), "calls in sequence".to_owned()]);
-        }
-        if reported {
-            head.extend(["write units reported".to_owned(), "read units reported".to_owned()]);
         }
         let row = |record: &Record| {
             let median = |pick: &dyn Fn(&Outcome) -> Option<f64>| {
@@ -111,10 +110,6 @@ impl TextTable {
             if one_at_a_time {
                 row.push(median(&|run| run.calls_before_dispatch));
                 row.push(median(&|run| run.calls_in_sequence));
-            }
-            if reported {
-                row.push(median(&|run| run.reported.write_units));
-                row.push(median(&|run| run.reported.read_units));
             }
             row
         };

@@ -94,21 +94,16 @@ struct ScenarioOptions {
     /// Deletes each token by a call of its own.
     #[arg(long)]
     single_deletions: bool,
-    /// The store: `memory`, or what this build has besides.
-    #[arg(long, value_enum, default_value_t = Store::Memory)]
-    store: Store,
+    /// The store: `memory`, `embedded`, or with the feature `bench-full` `dynamodb`, `dynamodb-server` (on a file) and `cosmos`.
+    #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store)]
+    store: StoreKind,
     /// From which all randomness follows.
     #[arg(long, value_name = "N", default_value_t = 4711)]
     seed: u64,
 }
 
-/// Which store.
-#[derive(Clone, Copy, ValueEnum)]
-enum Store {
-    /// In memory.
-    Memory,
-    /// `DynamoDB`, emulated in this process (feature `bench-full`).
-    Dynamodb,
+fn store(text: &str) -> Result<StoreKind, String> {
+    StoreKind::named(text).ok_or_else(|| format!("it is {}", StoreKind::ALL.map(StoreKind::name).join(", ")))
 }
 
 fn skew(text: &str) -> Result<Skew, String> {
@@ -144,10 +139,7 @@ impl ScenarioOptions {
             connections: self.connections,
             latency: self.latency,
             deletions: if self.single_deletions { Deletions::OneByOne } else { Deletions::Batched },
-            store: match self.store {
-                Store::Memory => StoreKind::Memory,
-                Store::Dynamodb => StoreKind::DynamoDb,
-            },
+            store: self.store,
             seed: self.seed,
             ..Scenario::headline()
         }
@@ -242,5 +234,7 @@ mod tests {
         assert_eq!(skew("hot"), Ok(Skew::OneHot));
         assert_eq!(skew("1.1"), Ok(Skew::Zipf(1.1)));
         assert!(skew("cold").is_err());
+        assert_eq!(store("dynamodb-server"), Ok(StoreKind::DynamoDbServer));
+        assert_eq!(store("paper").unwrap_err(), "it is memory, embedded, dynamodb, dynamodb-server, cosmos");
     }
 }

@@ -42,6 +42,7 @@ pub mod fault_plan;
 mod in_process;
 mod operation;
 mod unprocessed;
+mod wire_counter;
 pub mod wire_counts;
 
 pub use capacity_units::CapacityUnits;
@@ -51,4 +52,5 @@ pub use fault::{Cancellation, Effect, Fault, Throttling};
 pub use fault_plan::{FaultPlan, WireCall};
 pub use in_process::InProcessDynamoDb;
 pub use operation::Operation;
+pub use wire_counter::WireCounter;
 pub use wire_counts::{OperationCounts, WireCounts};

@@ -40,7 +40,7 @@ pub struct EmbeddedStore {
     directory: PathBuf,
     /// The thread of the compaction that was begun last.
     compaction: Mutex<Option<JoinHandle<()>>>,
-    writer: Writer,
+    pub(crate) writer: Writer,
     access: watch::Receiver<Access>,
     tallies: Arc<Tallies>,
     /// Dropped last: nobody else may have the directory while anything above is at work in it.
@@ -148,7 +148,7 @@ impl EmbeddedStore {
     }
 
     /// What to read from; waits while the store is reopening its tables.
-    async fn view(&self) -> Result<Arc<View>, StoreError> {
+    pub(crate) async fn view(&self) -> Result<Arc<View>, StoreError> {
         if let Access::Open(view) = &*self.access.borrow() {
             return Ok(Arc::clone(view));
         }
@@ -165,11 +165,11 @@ impl EmbeddedStore {
         Reading { alias: &self.alias, view }
     }
 
-    fn unavailable(&self, reason: &str) -> StoreError {
+    pub(crate) fn unavailable(&self, reason: &str) -> StoreError {
         StoreError::Unavailable { store: self.alias.clone(), reason: reason.to_owned() }
     }
 
-    fn writer_ended(&self) -> StoreError {
+    pub(crate) fn writer_ended(&self) -> StoreError {
         self.unavailable("the store's writer has ended")
     }
 

@@ -14,9 +14,23 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// An answer that may be given once the group is durable.
 pub(crate) enum Answer {
-    Commit { partition: PartitionKey, outcome: CommitOutcome, reply: Reply<CommitOutcome> },
-    Deletion { reply: Reply<()> },
-    Expiry { records: u64, reply: Reply<u64> },
+    Commit {
+        partition: PartitionKey,
+        outcome: CommitOutcome,
+        reply: Reply<CommitOutcome>,
+    },
+    Deletion {
+        reply: Reply<()>,
+    },
+    Expiry {
+        records: u64,
+        reply: Reply<u64>,
+    },
+    #[cfg(feature = "bench-internals")]
+    Plain {
+        written: bool,
+        reply: Reply<bool>,
+    },
 }
 
 /// Requests that become durable together.
@@ -85,6 +99,34 @@ impl Group {
             }
         }
         self.answers.push(Answer::Expiry { records, reply });
+    }
+
+    /// Decides a write of plain records: all or nothing.
+    #[cfg(feature = "bench-internals")]
+    pub(crate) fn write_plain(
+        &mut self,
+        alias: &StoreAlias,
+        tables: &Tables,
+        writes: Vec<crate::plain_records::PlainWrite>,
+        reply: Reply<bool>,
+    ) {
+        let mut written = true;
+        for write in &writes {
+            let key = layout::item_key(&write.partition, &write.name);
+            let holds = |value: &[u8]| write.condition.holds(Some(value));
+            match self.newest(alias, tables, Space::Items, key, holds) {
+                Ok((_, held)) => written &= held.unwrap_or_else(|| write.condition.holds(None)),
+                Err(error) => return drop(reply.send(Err(error))),
+            }
+        }
+        for write in writes.into_iter().filter(|_| written) {
+            let key = layout::item_key(&write.partition, &write.name);
+            match write.value {
+                Some(value) => self.put(Space::Items, key, value.into()),
+                None => self.remove(Space::Items, key),
+            }
+        }
+        self.answers.push(Answer::Plain { written, reply });
     }
 
     fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {

@@ -81,6 +81,14 @@ pub(crate) fn item_name(partition: &PartitionKey, key: &[u8]) -> Option<ItemName
     ItemName::new(std::str::from_utf8(name).ok()?).ok()
 }
 
+/// Takes the partition out of the key of one of its items, entries or records.
+#[cfg(feature = "bench-internals")]
+pub(crate) fn partition_of(key: &[u8]) -> Option<PartitionKey> {
+    let (length, rest) = key.split_at_checked(2)?;
+    let partition = rest.get(..usize::from(u16::from_be_bytes(length.try_into().ok()?)))?;
+    PartitionKey::new(std::str::from_utf8(partition).ok()?).ok()
+}
+
 pub(crate) fn control_value(version: Version, record: &[u8]) -> Vec<u8> {
     let sequence = version.sequence();
     let mut value = Vec::with_capacity(VERSION_BYTES + record.len());

@@ -68,6 +68,8 @@ mod layout;
 mod limits;
 mod memory_blobs;
 mod memory_store;
+#[cfg(feature = "bench-internals")]
+pub mod plain_records;
 mod reading;
 mod statistics;
 mod tables;

@@ -40,6 +40,8 @@ pub(crate) enum WriteRequest {
     Delete(Vec<TokenRef>, Reply<()>),
     /// Keys of deduplication records, and the time by which they are judged expired.
     Expire(Vec<Vec<u8>>, u64, Reply<u64>),
+    #[cfg(feature = "bench-internals")]
+    Plain(Vec<crate::plain_records::PlainWrite>, Reply<bool>),
     /// Closes the database, empties its journals and opens it again.
     Reopen(oneshot::Sender<Result<(), String>>),
     /// Closes the database and empties its journals.
@@ -237,6 +239,10 @@ impl Desk {
             (Answer::Deletion { reply }, Some(reason)) => drop(reply.send(Err(self.unavailable(reason)))),
             (Answer::Expiry { records, reply }, None) => drop(reply.send(Ok(records))),
             (Answer::Expiry { reply, .. }, Some(reason)) => drop(reply.send(Err(self.unavailable(reason)))),
+            #[cfg(feature = "bench-internals")]
+            (Answer::Plain { written, reply }, None) => drop(reply.send(Ok(written))),
+            #[cfg(feature = "bench-internals")]
+            (Answer::Plain { reply, .. }, Some(reason)) => drop(reply.send(Err(self.unavailable(reason)))),
         }
     }
 
@@ -246,6 +252,8 @@ impl Desk {
             WriteRequest::Commit(_, reply) => drop(reply.send(Err(error))),
             WriteRequest::Delete(_, reply) => drop(reply.send(Err(error))),
             WriteRequest::Expire(_, _, reply) => drop(reply.send(Err(error))),
+            #[cfg(feature = "bench-internals")]
+            WriteRequest::Plain(_, reply) => drop(reply.send(Err(error))),
             WriteRequest::Reopen(reply) | WriteRequest::Close(reply) => {
                 drop(reply.send(Err(error.to_string())));
             }
@@ -303,6 +311,8 @@ fn add(alias: &StoreAlias, tables: &Tables, group: &mut Group, request: WriteReq
         WriteRequest::Commit(commit, reply) => group.commit(alias, tables, *commit, reply),
         WriteRequest::Delete(tokens, reply) => group.delete(tokens, reply),
         WriteRequest::Expire(keys, now_ms, reply) => group.expire(alias, tables, keys, now_ms, reply),
+        #[cfg(feature = "bench-internals")]
+        WriteRequest::Plain(writes, reply) => group.write_plain(alias, tables, writes, reply),
         WriteRequest::Reopen(_) | WriteRequest::Close(_) => unreachable!("they are no part of a group"),
     }
 }

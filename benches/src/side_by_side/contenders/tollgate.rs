@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tollgate::core::BoxFuture;
 use tollgate::core::{
-    AttemptId, Audience, Body, Broker, Commit, Content, Destination, EndpointName, EntryKey, Envelope,
-    Incarnation, ItemName, LoadRequest, MessageId, OutboxEntry, PartitionKey, Store, TokenRef, Version,
-    codec, control_record::ControlRecord,
+    AttemptId, Audience, Body, Broker, Commit, CommitOutcome, Content, Destination, EndpointName, EntryKey,
+    Envelope, Incarnation, ItemName, LoadRequest, MessageId, OutboxEntry, PartitionKey, Store, TokenRef,
+    Version, codec, control_record::ControlRecord,
 };
 use tollgate::{Deduplicate, Endpoint, Gate, HandlerError, Message, Tx};
 
@@ -219,14 +219,16 @@ impl AtWork {
         commit.entries = number(0);
         let placement = self.store.placement(&commit);
         commit.entries = number(placement.first_index());
-        let envelope = |(key, entry): (&(EntryKey, Bytes), &OutboxEntry)| {
-            let token =
-                TokenRef { store: self.store.alias().clone(), partition: sender.clone(), entry: key.0 };
-            codec::encode_envelope(&entry.envelope(token, None))
+        let keys: Vec<EntryKey> = commit.entries.iter().map(|(key, _)| *key).collect();
+        let read_after = match self.store.seed(commit).await.map_err(|error| failed(self.name, &error))? {
+            CommitOutcome::Committed { session } => session,
+            other => return Err(failed(self.name, &format!("the store is not empty: {other:?}"))),
         };
-        let envelopes = commit.entries.iter().zip(&entries).map(envelope).collect();
-        self.store.seed(commit).await.map_err(|error| failed(self.name, &error))?;
-        Ok(envelopes)
+        let envelope = |(key, entry): (EntryKey, &OutboxEntry)| {
+            let token = TokenRef { store: self.store.alias().clone(), partition: sender.clone(), entry: key };
+            codec::encode_envelope(&entry.envelope(token, read_after.clone()))
+        };
+        Ok(keys.into_iter().zip(&entries).map(envelope).collect())
     }
 }
 
