@@ -3,6 +3,7 @@
 
 pub mod side_by_side;
 pub mod slow_store;
+pub mod watched_broker;
 
 use std::sync::Arc;
 

@@ -148,6 +148,8 @@ const PLOT_HEIGHT: f64 = 280.0;
 const LEGEND_STEP: f64 = 21.0;
 const LEGEND_COLUMNS: usize = 2;
 const MARKER: f64 = 4.5;
+/// A line of more points is a curve: its markers would hide it.
+const MARKED_POINTS_MAX: usize = 40;
 /// Marks on an even axis.
 const EVEN_TICKS: u32 = 5;
 
@@ -233,14 +235,50 @@ fn tick_text(value: f64) -> String {
 }
 
 /// Lines.
-#[expect(clippy::cast_precision_loss, reason = "there are few lines")]
 pub fn lines(title: &str, x_axis: &Axis<'_>, y_axis: &Axis<'_>, lines: &[Line]) -> String {
+    draw(title, x_axis, y_axis, lines).0
+}
+
+/// Lines of one picture among others.
+pub struct Picture<'a> {
+    /// What they show.
+    pub title: &'a str,
+    /// From left to right.
+    pub x_axis: Axis<'a>,
+    /// From bottom to top.
+    pub y_axis: Axis<'a>,
+    /// The lines.
+    pub lines: Vec<Line>,
+}
+
+/// Pictures, one below the other, as one.
+pub fn stack(title: &str, pictures: &[Picture<'_>]) -> String {
+    let drawn: Vec<_> = pictures
+        .iter()
+        .map(|picture| draw(picture.title, &picture.x_axis, &picture.y_axis, &picture.lines))
+        .collect();
+    let height: f64 = TOP + drawn.iter().map(|(_, height)| height).sum::<f64>();
+    let mut svg = open(title, height);
+    let mut y = TOP;
+    for (picture, height) in drawn {
+        let place = format!("<svg y=\"{y}\" width=\"{WIDTH}\" height=\"{height}\" ");
+        svg.push_str(&picture.replacen("<svg ", &place, 1));
+        y += height;
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// Lines, and how high their picture is.
+#[expect(clippy::cast_precision_loss, reason = "there are few lines")]
+fn draw(title: &str, x_axis: &Axis<'_>, y_axis: &Axis<'_>, lines: &[Line]) -> (String, f64) {
     let points = || lines.iter().flat_map(|line| &line.points);
     let xs = Ruler::of(x_axis.scale, points().map(|point| point.0));
     let ys = Ruler::of(y_axis.scale, points().map(|point| point.1));
     let legend_rows = lines.len().div_ceil(LEGEND_COLUMNS) as f64;
     let bottom = TOP + PLOT_HEIGHT;
-    let mut svg = open(title, bottom + 54.0 + LEGEND_STEP * legend_rows);
+    let height = bottom + 54.0 + LEGEND_STEP * legend_rows;
+    let mut svg = open(title, height);
     let x_of = |value: f64| LEFT + xs.part(value) * (WIDTH - LEFT - RIGHT);
     let y_of = |value: f64| bottom - ys.part(value) * PLOT_HEIGHT;
     for tick in ys.ticks() {
@@ -285,7 +323,7 @@ pub fn lines(title: &str, x_axis: &Axis<'_>, y_axis: &Axis<'_>, lines: &[Line]) 
             let _ = write!(path, "{}{:.1} {:.1}", if step == 0 { "M" } else { "L" }, x_of(*x), y_of(*y));
         }
         let _ = writeln!(svg, "<path d=\"{path}\" stroke=\"{colour}\" stroke-width=\"2\" fill=\"none\"/>");
-        for (x, y) in known {
+        for (x, y) in known.filter(|_| line.points.len() <= MARKED_POINTS_MAX) {
             svg.push_str(&marker(place, x_of(*x), y_of(*y), colour));
         }
         let column = (WIDTH - LEFT - RIGHT) / LEGEND_COLUMNS as f64;
@@ -302,7 +340,7 @@ pub fn lines(title: &str, x_axis: &Axis<'_>, y_axis: &Axis<'_>, lines: &[Line]) 
         );
     }
     svg.push_str("</svg>\n");
-    svg
+    (svg, height)
 }
 
 /// The shape of a line.
@@ -335,6 +373,23 @@ mod tests {
         assert_eq!(ruler.ticks(), [0.0, 100.0, 1_000.0, 10_000.0]);
         assert!(ruler.part(0.0).abs() < 1e-9);
         assert!((ruler.part(10_000.0) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn pictures_lie_below_each_other() {
+        let axis = || Axis { title: "x", scale: Scale::Linear };
+        let line = Line { label: "a".into(), points: vec![(0.0, 1.0), (1.0, 2.0)] };
+        let (alone, height) = draw("one", &axis(), &axis(), std::slice::from_ref(&line));
+        let picture = || Picture {
+            title: "one",
+            x_axis: axis(),
+            y_axis: axis(),
+            lines: vec![Line { label: "a".into(), points: line.points.clone() }],
+        };
+        let both = stack("both", &[picture(), picture()]);
+        assert!(alone.starts_with("<svg xmlns"));
+        assert!(both.contains(&format!("<svg y=\"{TOP}\"")), "{both}");
+        assert!(both.contains(&format!("<svg y=\"{}\"", TOP + height)), "{both}");
     }
 
     #[test]

@@ -76,14 +76,16 @@ pub fn live_bytes() -> Option<u64> {
     (allocations > 0).then_some(live)
 }
 
+/// Processor time of the whole process, so far. 0: this system does not tell.
 #[cfg(unix)]
-fn processor_time() -> Duration {
+pub fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
+/// Processor time of the whole process, so far. 0: this system does not tell.
 #[cfg(not(unix))]
-fn processor_time() -> Duration {
+pub fn processor_time() -> Duration {
     Duration::ZERO
 }

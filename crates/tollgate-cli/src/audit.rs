@@ -165,7 +165,11 @@ fn compare<T: PartialEq + std::fmt::Debug>(
 }
 
 impl Leftovers {
-    fn add(&mut self, scanned: &ScannedPartition) -> Result<(), CliError> {
+    /// Adds what a partition holds.
+    ///
+    /// # Errors
+    /// If its control record can't be read.
+    pub fn add(&mut self, scanned: &ScannedPartition) -> Result<(), CliError> {
         self.outbox_entries += scanned.entries;
         self.deduplication_records += scanned.records;
         if let Some(control) = &scanned.control {

@@ -132,9 +132,17 @@ impl OutsideBroker {
     /// # Errors
     /// If the broker does not answer.
     pub async fn total(&self) -> Result<QueueDepth, CliError> {
+        self.depth_of(&queues::endpoints()?).await
+    }
+
+    /// What is in these queues.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn depth_of(&self, endpoints: &[EndpointName]) -> Result<QueueDepth, CliError> {
         let mut total = QueueDepth::default();
-        for endpoint in queues::endpoints()? {
-            let depth = (self.depth)(endpoint).await?;
+        for endpoint in endpoints {
+            let depth = (self.depth)(endpoint.clone()).await?;
             total = [total, depth].into_iter().sum();
         }
         Ok(total)

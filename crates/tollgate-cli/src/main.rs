@@ -18,6 +18,8 @@ mod processes;
 mod queues;
 mod remote;
 mod report;
+#[cfg(feature = "bench")]
+mod soak;
 mod source;
 mod store_choice;
 
@@ -56,6 +58,9 @@ enum Command {
     /// Compare Tollgate with what one would do instead: the same messages, store and latency, in turns, each audited.
     #[cfg(feature = "bench")]
     Bench(bench::Options),
+    /// Send messages through one broker for an hour, or ten million of them, and see that nothing grows and nothing slows down.
+    #[cfg(feature = "bench")]
+    Soak(soak::Options),
     /// See for yourself that the algorithm and this implementation of it hold.
     Check(check::Options),
 }
@@ -69,6 +74,8 @@ fn main() -> ExitCode {
         Command::Check(options) => return check::run(&options),
         #[cfg(feature = "bench")]
         Command::Bench(options) => ("bench", bench::run(&options)),
+        #[cfg(feature = "bench")]
+        Command::Soak(options) => ("soak", soak::run(&options)),
         Command::Demo(options) => ("demo", demo::run(&options).map(Verdict::exit_code)),
         Command::Host(options) => ("host", host::run(&options).map(|()| ExitCode::SUCCESS)),
         Command::Consumer(options) => {

@@ -29,7 +29,8 @@ pub struct Chaos {
     lose_acks: f64,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+/// A part of everything, but not everything.
+pub fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.0..1.0).contains(&rate) => Ok(rate),
         _ => Err("a rate is a number from 0 up to, but not including, 1".to_owned()),
@@ -37,6 +38,12 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 impl Chaos {
+    /// Copies and lost acknowledgements, in their order.
+    #[cfg(feature = "bench")]
+    pub const fn copies(duplicates: f64, lose_acks: f64) -> Self {
+        Self { duplicates, reorder: 0, lose_acks }
+    }
+
     /// The same, as arguments of another process.
     pub fn arguments(self) -> Vec<OsString> {
         let Self { duplicates, reorder, lose_acks } = self;
@@ -96,10 +103,15 @@ impl Queues {
         Arc::clone(&self.chaos) as Arc<dyn Broker>
     }
 
+    /// What goes wrong with it.
+    #[cfg(feature = "bench")]
+    pub fn chaos(&self) -> Arc<ChaosBroker> {
+        Arc::clone(&self.chaos)
+    }
+
     /// What is in one queue.
     pub fn depth(&self, endpoint: &EndpointName) -> QueueDepth {
-        let depth = self.inner.depth(endpoint);
-        QueueDepth { left: depth.ready + depth.delayed + depth.in_flight, dead: depth.dead }
+        depth(&self.inner, endpoint)
     }
 
     /// What is in all of them.
@@ -117,6 +129,12 @@ impl Queues {
     pub async fn close(self) -> Result<(), CliError> {
         self.inner.close().await.map_err(|error| CliError::Open(error.to_string()))
     }
+}
+
+/// What is in one queue of a broker in this process.
+pub fn depth(queues: &InProcessBroker, endpoint: &EndpointName) -> QueueDepth {
+    let depth = queues.depth(endpoint);
+    QueueDepth { left: depth.ready + depth.delayed + depth.in_flight, dead: depth.dead }
 }
 
 /// The demo's endpoints.

@@ -21,7 +21,15 @@ pub struct LocalServer {
     port: u16,
     address: String,
     child: Option<Child>,
+    keeping: Keeping,
     directory: TempDir,
+}
+
+/// What a server keeps its data in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    Directory,
+    Memory,
 }
 
 impl LocalServer {
@@ -31,12 +39,25 @@ impl LocalServer {
     /// # Panics
     /// If the script can't be run, or fails.
     pub fn start(script: impl AsRef<Path>) -> Option<Self> {
+        Self::start_keeping(Keeping::Directory, script.as_ref())
+    }
+
+    /// The same for a server that keeps its data in memory and nowhere else. What it held is gone when it is killed.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_in_memory(script: impl AsRef<Path>) -> Option<Self> {
+        Self::start_keeping(Keeping::Memory, script.as_ref())
+    }
+
+    fn start_keeping(keeping: Keeping, script: &Path) -> Option<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let mut server = Self {
-            script: script.as_ref().to_owned(),
+            script: script.to_owned(),
             port: port.expect("a port of this machine is free").port(),
             address: String::new(),
             child: None,
+            keeping,
             directory: TempDir::with_prefix("tollgate-server-").expect("a directory can be made"),
         };
         server.run().then_some(server)
@@ -69,11 +90,13 @@ impl LocalServer {
     fn run(&mut self) -> bool {
         let script = self.script.display();
         let log = self.directory.path().join("log");
-        let mut child = Command::new(&self.script)
+        let mut command = Command::new(&self.script);
+        if self.keeping == Keeping::Directory {
+            command.arg("--data").arg(self.directory.path().join("data"));
+        }
+        let mut child = command
             .arg("--port")
             .arg(self.port.to_string())
-            .arg("--data")
-            .arg(self.directory.path().join("data"))
             .arg("--log")
             .arg(&log)
             // The script watches its stdin and kills the server when this process is gone, whatever became of it.
