@@ -4,9 +4,8 @@
 use tollgate_benches::side_by_side::contender::Promise;
 use tollgate_benches::side_by_side::contenders;
 use tollgate_benches::side_by_side::latency::Latency;
-use tollgate_benches::side_by_side::rounds::{Comparison, compare};
+use tollgate_benches::side_by_side::run::{Outcome, run};
 use tollgate_benches::side_by_side::scenario::{Scenario, StoreKind};
-use tollgate_benches::side_by_side::tables::TextTable;
 
 fn small(store: StoreKind) -> Scenario {
     Scenario {
@@ -22,29 +21,21 @@ fn small(store: StoreKind) -> Scenario {
     }
 }
 
-/// Runs all contenders without copies and with them, and holds them to what they promise.
-async fn all_keep_their_promise_on(store: StoreKind) -> Comparison {
+/// Runs all contenders with copies and without, holds them to what they promise, and answers what they have shown without.
+async fn all_keep_their_promise_on(store: StoreKind) -> Vec<Outcome> {
     let with_copies = Scenario { duplicates: 0.4, ..small(store) };
-    let compared =
-        compare(&with_copies, &contenders::all(), 1, |_, _| ()).await.expect("everybody is served");
-    for (record, contender) in compared.contenders.iter().zip(contenders::all()) {
-        let audit = record.runs[0].audit;
-        assert_eq!(audit.lost, 0, "{} on {}: {audit:?}", record.name, store.name());
-        assert!(
-            record.is_exact() || contender.promise() == Promise::AtLeastOnce,
-            "{} on {}: {audit:?}",
-            record.name,
-            store.name()
-        );
+    let mut outcomes = Vec::new();
+    for contender in contenders::all() {
+        let whose = format!("{} on {}", contender.name(), store.name());
+        let outcome = run(&*contender, &with_copies).await.expect("everybody is served");
+        let promised = contender.promise() == Promise::AtLeastOnce || outcome.audit.is_exact();
+        assert!(promised && outcome.audit.lost == 0, "{whose}, with copies: {:?}", outcome.audit);
+        let outcome = run(&*contender, &small(store)).await.expect("everybody is served");
+        assert!(outcome.audit.is_exact(), "{whose}: {:?}", outcome.audit);
+        assert!(outcome.write_units >= 1.0, "{whose} is charged by the published rules");
+        outcomes.push(outcome);
     }
-    let compared =
-        compare(&small(store), &contenders::all(), 1, |_, _| ()).await.expect("everybody is served");
-    println!("{}", TextTable::of(&compared).to_text());
-    for record in &compared.contenders {
-        assert!(record.is_exact(), "{} on {}: {:?}", record.name, store.name(), record.runs[0].audit);
-        assert!(record.runs[0].write_units >= 1.0, "{}: the published rules charge it", record.name);
-    }
-    compared
+    outcomes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,17 +44,17 @@ async fn every_contender_keeps_its_promise_on_the_embedded_store() {
 }
 
 #[cfg(feature = "dynamodb")]
-fn is_charged_in_capacity_units(compared: &Comparison) {
-    for record in &compared.contenders {
-        let reported = record.runs[0].reported;
-        assert!(reported.write_units.is_some_and(|units| units >= 1.0), "{}: {reported:?}", record.name);
+fn all_are_charged_in_capacity_units(outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        let units = outcome.reported.write_units;
+        assert!(units.is_some_and(|units| units >= 1.0), "{}: {units:?}", outcome.contender);
     }
 }
 
 #[cfg(feature = "dynamodb")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_contender_keeps_its_promise_on_dynamodb_and_is_charged_by_the_emulator() {
-    is_charged_in_capacity_units(&all_keep_their_promise_on(StoreKind::DynamoDb).await);
+    all_are_charged_in_capacity_units(&all_keep_their_promise_on(StoreKind::DynamoDb).await);
 }
 
 #[cfg(feature = "dynamodb")]
@@ -75,23 +66,22 @@ async fn every_contender_keeps_its_promise_on_a_server_of_dynamodb_and_is_charge
         eprintln!("!!! SKIPPED: {error}");
         return;
     }
-    is_charged_in_capacity_units(&all_keep_their_promise_on(StoreKind::DynamoDbServer).await);
+    all_are_charged_in_capacity_units(&all_keep_their_promise_on(StoreKind::DynamoDbServer).await);
 }
 
 #[cfg(feature = "cosmos")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_contender_keeps_its_promise_on_cosmos_db_and_is_charged_by_the_emulator() {
-    let compared = all_keep_their_promise_on(StoreKind::Cosmos).await;
-    for record in &compared.contenders {
-        let reported = record.runs[0].reported;
-        assert!(reported.request_units.is_some_and(|units| units >= 1.0), "{}: {reported:?}", record.name);
+    for outcome in all_keep_their_promise_on(StoreKind::Cosmos).await {
+        let units = outcome.reported.request_units;
+        assert!(units.is_some_and(|units| units >= 1.0), "{}: {units:?}", outcome.contender);
     }
 }
 
 #[cfg(not(feature = "cosmos"))]
 #[tokio::test]
 async fn a_store_that_this_build_does_not_have_is_refused_by_name() {
-    let refused = compare(&small(StoreKind::Cosmos), &contenders::all(), 1, |_, _| ()).await;
-    let refused = refused.expect_err("it is a feature").to_string();
+    let naive = contenders::named(&["naive"]).unwrap().remove(0);
+    let refused = run(&*naive, &small(StoreKind::Cosmos)).await.unwrap_err().to_string();
     assert!(refused.contains("cosmos") && refused.contains("bench-full"), "{refused}");
 }

@@ -73,6 +73,9 @@ struct ScenarioOptions {
     /// Bytes in a body.
     #[arg(long, value_name = "BYTES", default_value_t = 500)]
     body: usize,
+    /// Bytes in a partition's state.
+    #[arg(long, value_name = "BYTES", default_value_t = 500)]
+    state: usize,
     /// Part of all deliveries that are copies, below 1.
     #[arg(long, value_name = "PART", default_value_t = 0.0)]
     duplicates: f64,
@@ -132,6 +135,7 @@ impl ScenarioOptions {
             skew: self.skew,
             outputs: self.outputs,
             body_bytes: self.body,
+            state_bytes: self.state,
             duplicates: self.duplicates,
             late_copies: self.late_copies,
             arrival: self.arrivals.map_or(Arrival::Closed, Arrival::Open),
