@@ -1,9 +1,12 @@
 //! NATS with `JetStream`: a stream with work-queue retention for each endpoint, pulled by durable consumers. This file is the broker's face;
-//! what everything is called is in `names`, how messages are taken in `pulling`, what errors mean in `failure`.
+//! what everything is called is in `names`, how messages are taken in `pulling`, what errors mean in `failure`, how long to wait for an
+//! answer in `patience`, and what a server that was killed no longer knows in `forgotten`.
 
 mod builder;
 mod failure;
+mod forgotten;
 mod names;
+mod patience;
 mod provisioning;
 mod pulling;
 
@@ -21,8 +24,8 @@ use async_nats::jetstream::message::{AckKind, PublishMessage};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Subject};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::Shared;
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 use tollgate_core::store::BoxFuture;
 use tollgate_core::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict};
@@ -30,6 +33,7 @@ use tollgate_core::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage
 use self::builder::Settings;
 pub use self::builder::{Deduplication, NatsBuilder, Provisioning};
 use self::names::Names;
+use self::patience::Patience;
 pub use self::provisioning::{Difference, NatsDepth, Weight};
 use self::pulling::Puller;
 use crate::counters::EndpointCounters;
@@ -51,8 +55,14 @@ const PARTITION: &str = "Tollgate-Partition";
 /// Most bytes of a reason: it is a header, and headers count against the largest message.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// How long to wait for the server's answer to an acknowledgement.
-const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait for the server's answers to a call.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is said when there was none.
+const UNANSWERED: &str = "the server has not answered, or the connection was lost before it did";
+
+/// What is said when it was not even asked.
+const UNCONNECTED: &str = "there is no connection to NATS";
 
 /// Most settlements under way at a time.
 const SETTLING_MAX: usize = 256;
@@ -124,7 +134,7 @@ impl NatsBroker {
             return NatsHealth::Reconnecting;
         }
         let asked = tokio::time::Instant::now();
-        match tokio::time::timeout(SETTLED_WITHIN, self.client.flush()).await {
+        match tokio::time::timeout(ANSWERED_WITHIN, self.client.flush()).await {
             Ok(Ok(())) => NatsHealth::Connected { round_trip: asked.elapsed() },
             Ok(Err(_)) | Err(_) => NatsHealth::Reconnecting,
         }
@@ -144,8 +154,10 @@ impl NatsBroker {
                 inbox.close().await;
             }
         }
-        if let Err(error) = self.client.flush().await {
-            tracing::debug!(%error, "the connection was gone before it was closed");
+        // Without a connection it would wait for the next one.
+        let flushed = tokio::time::timeout(ANSWERED_WITHIN, self.client.flush()).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::debug!("the connection was gone before it was closed");
         }
     }
 
@@ -221,20 +233,48 @@ impl NatsBroker {
         }
     }
 
-    async fn settle_one(&self, endpoint: &Endpoint, settlement: Settlement) -> Result<(), BrokerError> {
+    async fn confirmed(
+        &self,
+        endpoint: &Endpoint,
+        confirmation: PublishAckFuture,
+        over: Shared<impl Future<Output = ()>>,
+    ) -> Result<(), BrokerError> {
+        let confirmed = tokio::select! {
+            biased;
+            confirmed = confirmation.into_future() => confirmed,
+            () = over => return Err(unanswered(&endpoint.name)),
+        };
+        confirmed.map_err(|error| failure::of_publish(&endpoint.name, &error, self.settings.capacity))?;
+        endpoint.counters.sent(1);
+        Ok(())
+    }
+
+    async fn settle_one(
+        &self,
+        endpoint: &Endpoint,
+        settlement: Settlement,
+        over: Shared<impl Future<Output = ()>>,
+    ) -> Result<(), BrokerError> {
         let Settlement { receipt, verdict } = settlement;
         // Settled before, or given up: then it comes again, and that is all that can be said of it.
         let Some(Arrival { handle, envelope, delivery_count }) = self.inbox(endpoint).take(&receipt) else {
             return Ok(());
         };
-        match &verdict {
-            Verdict::Acknowledge => self.answer(endpoint, &handle, AckKind::Ack).await?,
-            Verdict::Retry { after } => self.answer(endpoint, &handle, AckKind::Nak(Some(*after))).await?,
-            Verdict::DeadLetter { reason } => {
-                let letter = dead_letter(&handle, envelope, delivery_count, reason);
-                put_aside(&self.jetstream, &endpoint.name, &endpoint.names, letter).await?;
-                self.answer(endpoint, &handle, AckKind::Ack).await?;
+        let told = async {
+            match &verdict {
+                Verdict::Acknowledge => self.answer(endpoint, &handle, AckKind::Ack).await,
+                Verdict::Retry { after } => self.answer(endpoint, &handle, AckKind::Nak(Some(*after))).await,
+                Verdict::DeadLetter { reason } => {
+                    let letter = dead_letter(&handle, envelope, delivery_count, reason);
+                    put_aside(&self.jetstream, &endpoint.name, &endpoint.names, letter).await?;
+                    self.answer(endpoint, &handle, AckKind::Ack).await
+                }
             }
+        };
+        tokio::select! {
+            biased;
+            told = told => told?,
+            () = over => return Err(unanswered(&endpoint.name)),
         }
         endpoint.counters.settled(&verdict);
         Ok(())
@@ -243,7 +283,7 @@ impl NatsBroker {
     /// Tells the server about a delivery and waits until it has heard. By the client's one inbox for answers: a subscription for each
     /// acknowledgement, as the library's own has it, would double what the server has to do.
     async fn answer(&self, endpoint: &Endpoint, handle: &Handle, kind: AckKind) -> Result<(), BrokerError> {
-        let request = Request::new().payload(kind.into()).timeout(Some(SETTLED_WITHIN));
+        let request = Request::new().payload(kind.into()).timeout(Some(ANSWERED_WITHIN));
         match self.client.send_request(handle.reply.clone(), request).await {
             Ok(_) => Ok(()),
             Err(error) => Err(failure::unavailable(&endpoint.name, &error)),
@@ -254,23 +294,28 @@ impl NatsBroker {
 impl Broker for NatsBroker {
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         Box::pin(async move {
+            let patience = Patience::from_now(&self.connections);
+            if !patience.has_connection(&self.client).await {
+                let unsent = |endpoint: &EndpointName| failure::unavailable(endpoint, &UNCONNECTED);
+                return messages.iter().map(|message| Err(unsent(&message.endpoint))).collect();
+            }
+            let over = patience.ended().shared();
             let mut confirmations = Vec::with_capacity(messages.len());
             for message in messages {
-                confirmations.push(self.publish(message).await);
+                let name = message.endpoint.clone();
+                confirmations.push(tokio::select! {
+                    biased;
+                    published = self.publish(message) => published,
+                    () = over.clone() => Err(unanswered(&name)),
+                });
             }
             let mut answers = Vec::with_capacity(confirmations.len());
-            // They were all sent: to wait for one after the other takes as long as the slowest.
+            // They were all sent, and the time for them is over at once: to wait for one after the other takes as long as the slowest.
             for confirmation in confirmations {
                 answers.push(match confirmation {
-                    Ok((endpoint, confirmation)) => match confirmation.await {
-                        Ok(_) => {
-                            endpoint.counters.sent(1);
-                            Ok(())
-                        }
-                        Err(error) => {
-                            Err(failure::of_publish(&endpoint.name, &error, self.settings.capacity))
-                        }
-                    },
+                    Ok((endpoint, confirmation)) => {
+                        self.confirmed(&endpoint, confirmation, over.clone()).await
+                    }
                     Err(error) => Err(error),
                 });
             }
@@ -304,8 +349,9 @@ impl Broker for NatsBroker {
                 Err(error) => return settlements.iter().map(|_| Err(error.clone())).collect(),
             };
             let endpoint = &*endpoint;
+            let over = Patience::from_now(&self.connections).ended().shared();
             stream::iter(settlements)
-                .map(|settlement| self.settle_one(endpoint, settlement))
+                .map(|settlement| self.settle_one(endpoint, settlement, over.clone()))
                 .buffered(SETTLING_MAX)
                 .collect()
                 .await
@@ -340,6 +386,10 @@ impl fmt::Debug for NatsBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsBroker").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+fn unanswered(endpoint: &EndpointName) -> BrokerError {
+    failure::unavailable(endpoint, &UNANSWERED)
 }
 
 /// Says that work is in progress. Not confirmed: the next signal comes long before the time is over.
@@ -403,7 +453,7 @@ fn unix_ms() -> u64 {
 
 fn context(client: &Client) -> Context {
     jetstream::ContextBuilder::new()
-        .timeout(SETTLED_WITHIN)
+        .timeout(ANSWERED_WITHIN)
         .backpressure_on_inflight(true)
         .build(client.clone())
 }

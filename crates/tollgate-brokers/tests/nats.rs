@@ -5,10 +5,12 @@
 mod server;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use server::Server;
 use tollgate_brokers::NatsBroker;
 use tollgate_brokers::nats::{Deduplication, NatsBuilder, NatsHealth, Provisioning};
@@ -28,6 +30,12 @@ const CONFIG: BrokerConfig = BrokerConfig {
 };
 
 const SCRIPT: &str = "nats/start-nats";
+
+/// A call ends so long after its server has come back, however many messages it is about: the time for one answer, and for connecting.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the server takes at most to write what a consumer knows, if nobody disturbs it.
+const STATE_WRITTEN_EVERY: Duration = Duration::from_millis(500);
 
 /// For the stories that leave it running. Names begin with the story's own prefix.
 static SHARED: LazyLock<Option<Server>> = LazyLock::new(|| Server::start_for_all(SCRIPT));
@@ -253,4 +261,82 @@ async fn a_server_that_was_killed_loses_nothing_and_is_found_again() {
         settle(&broker, delivery, Verdict::Acknowledge).await.unwrap();
     }
     assert!(matches!(broker.health().await, NatsHealth::Connected { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_while_a_batch_awaits_its_confirmations_keeps_nobody_waiting_for_each_of_them() {
+    let Some(mut server) = Server::start(SCRIPT) else { return };
+    let broker = builder(&server).prefix("unanswered").connect().await.unwrap();
+    send(&broker, "first").await;
+    server.freeze();
+    let batch: Vec<_> = (0..50).map(|n| message(&n.to_string())).collect();
+    let mut sending = pin!(broker.send(batch.clone()));
+    assert!(sending.as_mut().now_or_never().is_none(), "nobody answers");
+    // It flushes what the client has written.
+    assert!(matches!(broker.health().await, NatsHealth::Connected { .. }));
+    server.restart();
+    let sent = tokio::time::timeout(ENDS_WITHIN, sending).await.expect("the time of one answer is enough");
+    assert_eq!(sent.len(), 50);
+    assert!(sent.iter().all(|answer| answer.as_ref().map_or_else(BrokerError::is_retryable, |()| true)));
+    for answer in broker.send(batch).await {
+        answer.unwrap();
+    }
+}
+
+/// As `nats-server` does it ten times a second: what it writes in between is lost when it is killed. Here it is lost for certain.
+#[tokio::test]
+async fn a_server_that_was_killed_and_forgot_acknowledgements_waits_for_none_of_them() {
+    let Some(mut server) = Server::start(SCRIPT) else { return };
+    let builder = builder(&server).prefix("forgetful").hold_max(Duration::from_secs(600));
+    let broker = builder.connect().await.unwrap();
+    for n in 0..10 {
+        send(&broker, &n.to_string()).await;
+    }
+    let mut deliveries = Vec::new();
+    while deliveries.len() < 10 {
+        deliveries.push(receive_one(&broker).await);
+    }
+    let state = server.file("jetstream/$G/streams/forgetful-orders/obs/slice-0/o.dat");
+    let mut before = Vec::new();
+    let written = async {
+        // Nothing happens any more, so it holds all ten deliveries when it stays the same.
+        loop {
+            let now = std::fs::read(&state).unwrap_or_default();
+            if !now.is_empty() && now == before {
+                return;
+            }
+            before = now;
+            tokio::time::sleep(STATE_WRITTEN_EVERY).await;
+        }
+    };
+    tokio::time::timeout(ENDS_WITHIN, written).await.expect("the server writes what its consumers know");
+    // The oldest stays: the server forgets what is before it.
+    let oldest = deliveries.remove(0);
+    for delivery in deliveries {
+        settle(&broker, delivery, Verdict::Acknowledge).await.unwrap();
+    }
+    server.kill();
+    std::fs::write(&state, before).unwrap();
+    server.restart();
+    let left = async {
+        loop {
+            if let Ok(depth) = broker.depth(&orders()).await
+                && depth.left == 1
+            {
+                return;
+            }
+            // What it has forgotten to delete as well comes again.
+            let again = tokio::time::timeout(Duration::from_millis(100), receive_one(&broker)).await;
+            if let Ok(again) = again {
+                let _ = settle(&broker, again, Verdict::Acknowledge).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), left).await.expect("only the oldest is left");
+    settle(&broker, oldest, Verdict::Acknowledge).await.unwrap();
+    send(&broker, "afterwards").await;
+    let afterwards = receive_one(&broker).await;
+    assert_eq!(afterwards.envelope, "afterwards");
+    settle(&broker, afterwards, Verdict::Acknowledge).await.unwrap();
+    until_empty(&broker).await;
 }

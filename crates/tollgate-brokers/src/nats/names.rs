@@ -51,6 +51,12 @@ impl Names {
         format!("slice-{slice}")
     }
 
+    /// Where a message is acknowledged of which only the number in the stream is known. It has the form of the subjects that come with
+    /// deliveries: how often and as which one it was delivered, when, and how many were left. The server heeds the number.
+    pub(super) fn acknowledgement(&self, slice: u16, sequence: u64) -> String {
+        format!("$JS.ACK.{}.{}.1.{sequence}.0.0.0", self.stream, Self::consumer(slice))
+    }
+
     /// Where the next messages of a slice are asked for.
     pub(super) fn next(&self, slice: u16) -> String {
         format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, Self::consumer(slice))

@@ -18,7 +18,7 @@ use tollgate_core::{BrokerError, EndpointName};
 
 use super::failure::{self, Pulled};
 use super::names::Names;
-use super::{Handle, NOT_BEFORE, dead_letter, put_aside, unix_ms};
+use super::{Handle, NOT_BEFORE, UNCONNECTED, dead_letter, forgotten, put_aside, unix_ms};
 use crate::inbox::{Arrival, Fetcher, Order};
 
 /// How long the server looks for messages before it says that there are none. Short, since closing waits for it.
@@ -41,6 +41,8 @@ pub(super) struct Puller {
     deliveries_max: Option<u32>,
     /// Kept from one pull to the next: what comes late is not lost.
     inbox: Option<(Subject, Subscriber)>,
+    /// The connection on which it was looked for what the server has forgotten.
+    reminded_on: Option<u64>,
 }
 
 impl Puller {
@@ -53,18 +55,33 @@ impl Puller {
         slice: u16,
         deliveries_max: Option<u32>,
     ) -> Self {
-        Self { client, jetstream, connections, endpoint, names, slice, deliveries_max, inbox: None }
+        Self {
+            client,
+            jetstream,
+            connections,
+            endpoint,
+            names,
+            slice,
+            deliveries_max,
+            inbox: None,
+            reminded_on: None,
+        }
     }
 
     async fn pull(&mut self, order: &Order<Handle>) -> Result<(), BrokerError> {
         if self.client.connection_state() != Connected::Connected {
-            return Err(self.unavailable(&"there is no connection to NATS"));
+            return Err(self.unavailable(&UNCONNECTED));
         }
-        self.connections.mark_unchanged();
+        let connection = *self.connections.borrow_and_update();
         let subject = match &self.inbox {
             Some((subject, _)) => subject.clone(),
             None => self.subscribe().await?,
         };
+        if self.reminded_on != Some(connection) {
+            let reminded = forgotten::remind(&self.client, &self.jetstream, &self.names, self.slice).await;
+            reminded.map_err(|error| self.unavailable(&error))?;
+            self.reminded_on = Some(connection);
+        }
         let request = format!("{{\"batch\":{},\"expires\":{}}}", order.missing(), EXPIRES.as_nanos());
         let asked = self.client.publish_with_reply(self.names.next(self.slice), subject, request.into());
         asked.await.map_err(|error| self.unavailable(&error))?;
@@ -108,9 +125,10 @@ impl Puller {
             let first = match next {
                 Ok(Some(first)) => first,
                 Ok(None) => return Err(self.unavailable(&"the subscription has ended")),
-                // Then it is looked for again.
+                // 2.9.10 now and then forgets to say that there was nothing. If nobody is there at all, whoever subscribes finds out.
                 Err(_) => {
-                    return Err(failure::unavailable(&self.endpoint, &"nobody answers for its consumer"));
+                    self.inbox = None;
+                    return Ok(());
                 }
             };
             // Whatever else is here comes along.

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -50,6 +50,17 @@ impl Server {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Stops it without a word, as a machine that hangs: connections stay open, and nobody answers. It goes on when it is killed.
+    pub fn freeze(&self) {
+        let process = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &process]).status().unwrap().success());
+    }
+
+    /// A file of its data.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.data.as_ref().unwrap().path().join(path)
     }
 
     /// Starts it again, on the same port and data.
