@@ -364,6 +364,25 @@ async fn a_partition_whose_window_is_full_is_paused_and_goes_on_when_there_is_ro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn far_more_messages_than_are_read_ahead_come_all_and_none_twice() {
+    // More than waits for a receiver (256), and more than a partition's window (1,024).
+    const MESSAGES: usize = 1_500;
+    let cluster = cluster(1);
+    let broker = on_mock(&cluster).open().unwrap();
+    send(&broker, numbered(MESSAGES)).await;
+    let mut seen = HashSet::new();
+    while seen.len() < MESSAGES {
+        let deliveries = story::receive(&broker, 100).await;
+        let count = deliveries.len();
+        let before = seen.len();
+        seen.extend(texts(&deliveries));
+        assert_eq!(seen.len(), before + count, "one came twice");
+        acknowledge(&broker, &deliveries).await;
+    }
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_are_gone_for_a_while_are_waited_for() {
     let cluster = cluster(4);
     let broker = Arc::new(on_mock(&cluster).open().unwrap());

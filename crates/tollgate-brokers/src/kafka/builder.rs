@@ -15,8 +15,9 @@ use super::topics::{CLASSES_MAX, Topics};
 use super::{Endpoints, KafkaBroker};
 use crate::error::BrokersError;
 
-/// Messages of one partition that are begun and not finished: what an engine works on at a time, and as many again.
-const WINDOW_DEFAULT: usize = 256;
+/// Messages of one partition that are begun and not finished. It is more than what an engine has at a time (256, and as many that are
+/// committed and not settled) and what waits for it (256), so that partitions are paused only when something is stuck.
+const WINDOW_DEFAULT: usize = 1_024;
 
 /// Messages of one partition that a crash may bring again because one before them is unfinished. Each of them costs a read of a token
 /// that is not there.
@@ -135,7 +136,7 @@ impl KafkaBuilder {
         self
     }
 
-    /// How many messages of one partition are held at most, unfinished: 256 if not given. The partition is paused then, until half
+    /// How many messages of one partition are held at most, unfinished: 1,024 if not given. The partition is paused then, until half
     /// of them are finished.
     pub const fn window(mut self, messages: std::num::NonZeroUsize) -> Self {
         self.settings.bounds.window = messages.get();

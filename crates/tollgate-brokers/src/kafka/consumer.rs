@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tollgate_core::{BrokerError, Delivery, EndpointName, Settlement, Verdict};
 
-use super::consumer_task::{Readers, Task};
+use super::consumer_task::{READ_AHEAD, Readers, Task};
 use super::held::{Bounds, Held};
 use super::problem::{at, unavailable};
 use super::producer::{Producer, Production};
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) counters: Arc<EndpointCounters>,
     state: Mutex<State>,
     pub(super) arrived: Notify,
+    /// Rung when so few messages are left that more may be read.
+    pub(super) taken: Notify,
 }
 
 pub(super) struct State {
@@ -111,6 +113,7 @@ impl EndpointConsumer {
             counters,
             state: Mutex::new(state),
             arrived: Notify::new(),
+            taken: Notify::new(),
         });
         let readers = Readers::subscribe(&topics, &shared, config);
         let readers = readers.map_err(|error| at(&error, &shared.endpoint))?;
@@ -211,9 +214,12 @@ impl Shared {
         {
             return Err(at(&error, &self.endpoint));
         }
-        let is_more_ready = state.held.is_ready();
+        let left = state.held.ready();
         drop(state);
-        if is_more_ready {
+        if left < READ_AHEAD {
+            self.taken.notify_one();
+        }
+        if left > 0 {
             self.arrived.notify_one();
         }
         self.counters.delivered(deliveries.len());

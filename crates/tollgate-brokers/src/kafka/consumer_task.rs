@@ -29,6 +29,14 @@ use super::topics::Topics;
 /// How often progress is committed: what was finished since comes again after a crash.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 
+/// How many messages wait for a receiver before no more are read. What is not read stays in the buffer of Kafka's client, from where it comes
+/// at once. To pause partitions instead would empty that buffer, which is then fetched again; and the client (librdkafka
+/// 2.12) notices that a partition was resumed only when it wakes up for another reason, up to a second later.
+pub(super) const READ_AHEAD: usize = 256;
+
+/// After this time one more is read in any case: the client hears of rebalances, and is taken to be alive, only while it is read from.
+const READ_EVERY_MAX: Duration = Duration::from_secs(1);
+
 /// When a message comes again that could not be moved to another topic.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -194,10 +202,21 @@ impl Task {
     pub(super) async fn run(mut self) {
         let mut commits = tokio::time::interval(COMMIT_EVERY);
         let mut drained_by: Option<Instant> = None;
+        let mut last_read = Instant::now();
         loop {
-            let due = self.shared.state().held.next_time().unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            let (due, is_enough) = {
+                let state = self.shared.state();
+                (state.held.next_time(), state.held.ready() >= READ_AHEAD)
+            };
+            let due = due.unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            let rests = is_enough && last_read.elapsed() < READ_EVERY_MAX;
             tokio::select! {
-                came = self.readers.main.recv(), if drained_by.is_none() => self.came(came),
+                came = self.readers.main.recv(), if drained_by.is_none() && !rests => {
+                    last_read = Instant::now();
+                    self.came(came);
+                }
+                () = self.shared.taken.notified(), if is_enough => {}
+                () = sleep_until(last_read + READ_EVERY_MAX), if rests => {}
                 came = self.readers.later.recv(), if drained_by.is_none() => self.came(came),
                 Some(settling) = self.settlings.recv() => self.settle(settling),
                 Some(moved) = self.moving.next(), if !self.moving.is_empty() => self.moved(moved),

@@ -157,8 +157,9 @@ impl Held {
         self.entries.insert(number, entry);
     }
 
-    pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// How many messages wait for a receiver.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// Gives out up to `max` messages, which are to be settled in time.
@@ -325,7 +326,7 @@ mod tests {
         held.finish(number);
         assert_eq!(held.take_news(), [(place(1), 8)]);
         assert!(!arrive(&mut held, 0, 1), "it is of a partition that was taken away");
-        assert!(!held.is_ready());
+        assert_eq!(held.ready(), 0);
     }
 
     #[test]
@@ -345,11 +346,11 @@ mod tests {
         let mut held = held();
         let far = Record::of_test(Some(u64::MAX));
         held.arrive(place(0), 0, far.clone(), Duration::from_secs(1), Instant::now());
-        assert!(!held.is_ready());
+        assert_eq!(held.ready(), 0);
         let (overdue, too_early) = held.pass_time(soon());
         assert_eq!((overdue, too_early.len()), (0, 1));
         assert_eq!(too_early[0].record, far);
-        assert!(!held.is_ready());
+        assert_eq!(held.ready(), 0);
         held.finish(too_early[0].number);
         assert_eq!(held.take_news(), [(place(0), 1)]);
     }
