@@ -33,6 +33,7 @@ async fn results() -> Results {
         same_window: all.clone(),
         single_deletions: all.clone(),
         solo: all.clone(),
+        open_loop: all.clone(),
         hot: all.clone(),
         duplicates: all.clone(),
         in_memory: all.clone(),

@@ -4,6 +4,7 @@ pub mod inbox_in_entity;
 pub mod lease;
 pub mod naive;
 pub mod outbox;
+pub mod outbox_document;
 pub mod published_token;
 pub mod registered;
 pub mod state_history;
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Box<dyn Contender>> {
         Box::new(OnTable::<naive::Naive>::new()),
         Box::new(OnTable::<lease::Lease>::new()),
         Box::new(OnTable::<outbox::Outbox>::new()),
+        Box::new(OnTable::<outbox_document::OutboxDocument>::new()),
         Box::new(OnTable::<inbox_in_entity::InboxInEntity>::new()),
         Box::new(OnTable::<state_history::StateHistory>::new()),
         Box::new(OnTable::<published_token::PublishedToken>::new()),

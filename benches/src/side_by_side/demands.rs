@@ -128,6 +128,8 @@ pub fn demands(results: &Results) -> Vec<Demand> {
         measured,
         Weight::Demanded,
     );
+    let measured = results.headline.ratio("tollgate", "outbox-document", |outcome| outcome.request_units);
+    demand("the same to an outbox of one document a message", Target::AtMost(1.0), measured, Weight::Told);
     let last =
         results.growth.lines.iter().find(|(name, _)| name == "tollgate").and_then(|(_, line)| line.last());
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
@@ -161,6 +163,7 @@ fn inexact(results: &Results) -> Vec<String> {
         &results.same_window,
         &results.single_deletions,
         &results.solo,
+        &results.open_loop,
         &results.hot,
         &results.duplicates,
         &results.in_memory,

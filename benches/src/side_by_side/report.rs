@@ -7,7 +7,7 @@ use std::path::Path;
 use super::BenchError;
 use super::chart::{Axis, Bar, Fill, Line, Scale, bars, escape, lines};
 use super::demands::demands;
-use super::extrapolation::{FORMULAS, extrapolate};
+use super::extrapolation::{Extrapolated, FORMULAS, extrapolate};
 use super::rounds::{Comparison, Record};
 use super::run::Outcome;
 use super::scenario::{Arrival, Scenario, Skew};
@@ -203,38 +203,52 @@ fn sweep_table(sweep: &Sweep, pick: impl Fn(&Outcome) -> f64) -> TextTable {
     TextTable { head, rows: sweep.lines.iter().map(row).collect() }
 }
 
-/// A figure of the store's contents or of memory.
+/// What is left in the store, and in memory if this program counts it.
 #[expect(clippy::cast_precision_loss, reason = "bytes for people")]
-fn growth_section(growth: &Sweep) -> Section {
-    let left = swept(
-        growth,
-        "Bytes of deduplication data left in the store",
-        Scale::Logarithmic,
-        |run| Some(run.left_deduplication_bytes as f64),
-        "bytes",
-    );
-    let heap = swept(
-        growth,
-        "Memory afterwards, store and caches included",
-        Scale::Logarithmic,
-        |run| run.heap_bytes.map(|bytes| bytes as f64),
-        "bytes",
-    );
-    let mut charts = vec![("growth-deduplication".to_owned(), left)];
-    let counted = growth.lines.iter().flat_map(|(_, points)| points).any(|(_, run)| run.heap_bytes.is_some());
-    if counted {
-        charts.push(("growth-memory".to_owned(), heap));
-    }
-    Section {
+fn growth_sections(growth: &Sweep) -> Vec<Section> {
+    let most =
+        growth.lines.iter().flat_map(|(_, points)| points).map(|(messages, _)| *messages).fold(0.0, f64::max);
+    let command = format!("tollgate bench --growth {most}");
+    let left = |run: &Outcome| run.left_deduplication_bytes as f64;
+    let title = "Bytes of deduplication data left in the store";
+    let chart = swept(growth, title, Scale::Logarithmic, |run| Some(left(run)), "bytes");
+    let mut sections = vec![Section {
         name: "growth".to_owned(),
         title: "What stays behind".to_owned(),
         text: "In memory, without latency, 1,000 partitions. Bytes in the store that are there only to recognise messages, after all work in \
                the background is done. Nothing has expired: the run takes seconds, the retention is days."
             .to_owned(),
-        command: "tollgate bench --report DIRECTORY".to_owned(),
-        charts,
-        table: Some(sweep_table(growth, |run| run.left_deduplication_bytes as f64)),
+        command: command.clone(),
+        charts: vec![("growth-deduplication".to_owned(), chart)],
+        table: Some(sweep_table(growth, left)),
+    }];
+    let heap = |run: &Outcome| run.heap_bytes.map(|bytes| bytes as f64);
+    if growth.lines.iter().flat_map(|(_, points)| points).any(|(_, run)| heap(run).is_some()) {
+        let title = "Live bytes on the heap afterwards";
+        let chart = swept(growth, title, Scale::Logarithmic, heap, "bytes");
+        sections.push(Section {
+            name: "growth-memory".to_owned(),
+            title: "What stays in memory".to_owned(),
+            text: "The same runs: live bytes on the heap of the process after the last message, beyond those before the first. The store is in \
+                   memory, so its content is counted, and so are caches, which are bounded."
+                .to_owned(),
+            command,
+            charts: vec![("growth-memory".to_owned(), chart)],
+            table: Some(sweep_table(growth, |run| heap(run).unwrap_or(f64::NAN))),
+        });
     }
+    sections
+}
+
+/// The growth alone, for a terminal.
+pub fn growth_text(growth: &Sweep) -> String {
+    let mut text = String::new();
+    for section in growth_sections(growth) {
+        if let Some(table) = section.table {
+            let _ = writeln!(text, "{}\n{}", section.title, table.to_text());
+        }
+    }
+    text
 }
 
 fn sweep_section(sweep: &Sweep) -> Section {
@@ -265,8 +279,8 @@ fn sweep_section(sweep: &Sweep) -> Section {
 fn extrapolation_section(results: &Results) -> Section {
     let units = results.dynamodb.as_ref().unwrap_or(&results.headline);
     let rows = extrapolate(units, &results.headline, &results.solo);
-    let bars_of = |title: &str, pick: fn(&super::extrapolation::Extrapolated) -> f64| {
-        let bar = |row: &super::extrapolation::Extrapolated| Bar {
+    let bars_of = |title: &str, pick: fn(&Extrapolated) -> f64| {
+        let bar = |row: &Extrapolated| Bar {
             label: row.title.clone(),
             spread: Spread::of([pick(row)]),
             fill: if row.title.starts_with("Tollgate") { Fill::Ours } else { Fill::Theirs },
@@ -276,26 +290,49 @@ fn extrapolation_section(results: &Results) -> Section {
     let charts = vec![
         (
             "dollars-dynamodb".to_owned(),
-            bars_of("Simulated: dollars for a million messages on DynamoDB on demand", |row| row.dynamodb),
+            bars_of(
+                "Simulated: dollars for a million messages on DynamoDB on demand",
+                Extrapolated::dynamodb,
+            ),
         ),
         (
             "dollars-cosmos".to_owned(),
-            bars_of("Simulated: dollars for a million messages on Cosmos DB serverless", |row| row.cosmos),
+            bars_of(
+                "Simulated: dollars for a million messages on Cosmos DB serverless",
+                Extrapolated::cosmos,
+            ),
         ),
     ];
-    let head = ["contender", "formula", "DynamoDB $", "Cosmos DB $", "DynamoDB ms", "Cosmos DB ms"];
-    let row = |row: &super::extrapolation::Extrapolated| {
-        let figures = [row.dynamodb, row.cosmos, row.dynamodb_ms, row.cosmos_ms].map(figure);
-        let mut cells = vec![row.title.clone(), "as above".to_owned()];
-        cells.extend(figures);
-        cells
+    let head = [
+        "contender",
+        "DynamoDB: write units x $ + read units x $",
+        "DynamoDB $",
+        "Cosmos DB: request units x $",
+        "Cosmos DB $",
+        "kept: GB, $ a month",
+        "DynamoDB ms",
+        "Cosmos DB ms",
+    ];
+    let row = |row: &Extrapolated| {
+        vec![
+            row.title.clone(),
+            row.dynamodb_formula(),
+            figure(row.dynamodb()),
+            row.cosmos_formula(),
+            figure(row.cosmos()),
+            row.kept(),
+            figure(row.dynamodb_ms()),
+            figure(row.cosmos_ms()),
+        ]
     };
     let table = TextTable { head: head.map(str::to_owned).to_vec(), rows: rows.iter().map(row).collect() };
     Section {
         name: "extrapolation".to_owned(),
         title: "Simulated: what it would cost".to_owned(),
         text: format!(
-            "Computed, not paid: {FORMULAS}. Prices and latencies are those published for us-east-1 and East US in 2024; write and read units are those \
+            "Computed, not paid: {FORMULAS}. Prices are those of us-east-1 and East US, without what is free: \"Amazon DynamoDB pricing for on-demand capacity\" since 1 November 2024, as quoted on \
+             21 July 2025, and \"Azure Cosmos DB pricing\", serverless, as of our knowledge of 2024: check them. Latencies are assumptions within what \
+             \"Understanding Amazon DynamoDB latency\" and \"Consistency levels in Azure Cosmos DB\" promise; write and read units are those \
              that {}.",
             if results.dynamodb.is_some() { "the emulator reported" } else { "the published rules give" }
         ),
@@ -351,6 +388,17 @@ fn sections(results: &Results) -> Vec<Section> {
         &results.solo,
         vec![("solo".to_owned(), chart("Median latency, one message at a time (ms)", &results.solo, |run| Some(run.latency.p50)))],
     ));
+    let p99 = chart("99 of 100 messages are faster, 400 a second due (ms)", &results.open_loop, |run| {
+        Some(run.latency.p99)
+    });
+    sections.push(compared(
+        "open-loop",
+        "Messages come when they come",
+        "400 messages a second begin to be due, or follow from those, whether or not anybody is ready for them; 5 ms a call. Latency counts from when \
+         a message was due, so that waiting for its turn is in it (no coordinated omission).",
+        &results.open_loop,
+        vec![("open-loop".to_owned(), p99), ("open-loop-latency".to_owned(), curves(&results.open_loop))],
+    ));
     sections.push(compared(
         "hot",
         "One hot partition",
@@ -382,7 +430,7 @@ fn sections(results: &Results) -> Vec<Section> {
             vec![("dynamodb-write-units".to_owned(), chart("Write units for each message, as DynamoDB's emulator reports them", dynamodb, units))],
         ));
     }
-    sections.push(growth_section(&results.growth));
+    sections.extend(growth_sections(&results.growth));
     sections.extend(results.sweeps.iter().map(sweep_section));
     sections.push(extrapolation_section(results));
     sections

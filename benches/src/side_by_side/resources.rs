@@ -79,9 +79,7 @@ pub fn live_bytes() -> Option<u64> {
 /// Processor time of the whole process, so far. 0: this system does not tell.
 #[cfg(unix)]
 pub fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+    nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map(Duration::from).unwrap_or_default()
 }
 
 /// Processor time of the whole process, so far. 0: this system does not tell.

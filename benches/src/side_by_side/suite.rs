@@ -9,7 +9,7 @@ use super::contenders;
 use super::latency::Latency;
 use super::rounds::{Comparison, compare};
 use super::run::{Outcome, run};
-use super::scenario::{Deletions, Scenario, Skew, StoreKind};
+use super::scenario::{Arrival, Deletions, Scenario, Skew, StoreKind};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub struct Results {
     pub single_deletions: Comparison,
     /// One message at a time.
     pub solo: Comparison,
+    /// Messages that come when they come, at a rate that everybody can bear.
+    pub open_loop: Comparison,
     /// One hot partition.
     pub hot: Comparison,
     /// Nine of ten deliveries are copies.
@@ -106,13 +108,14 @@ pub async fn measure(effort: Effort, tell: Tell<'_>) -> Result<Results, BenchErr
         same_window: headline.clone(),
         single_deletions: headline.clone(),
         solo: headline.clone(),
+        open_loop: headline.clone(),
         hot: headline.clone(),
         duplicates: headline.clone(),
         in_memory: headline.clone(),
         headline,
         dynamodb: None,
         sweeps: Vec::new(),
-        growth: growth(effort, tell).await?,
+        growth: growth(growth_max(effort), tell).await?,
     };
     measure_ratios(effort, &mut results, tell).await?;
     results.sweeps = sweeps(effort, tell).await?;
@@ -131,6 +134,7 @@ pub async fn measure_ratios(effort: Effort, results: &mut Results, tell: Tell<'_
     results.same_window = turns(&same_window(effort), &chosen(&core), rounds, tell).await?;
     results.single_deletions = turns(&single_deletions(effort), &chosen(&core), rounds, tell).await?;
     results.solo = turns(&solo(effort), &all, rounds, tell).await?;
+    results.open_loop = turns(&open_loop(effort), &chosen(&CHOSEN), rounds.min(3), tell).await?;
     let on_hot = chosen(&["naive", "tollgate-unfolded", "tollgate"]);
     results.hot = turns(&hot(effort), &on_hot, rounds.min(3), tell).await?;
     let with_copies = chosen(&["naive", "outbox", "published-token", "tollgate-forgetful", "tollgate"]);
@@ -182,6 +186,20 @@ pub fn solo(effort: Effort) -> Scenario {
         ..Scenario::headline()
     }
 }
+
+/// Messages that come at a rate that every contender bears on a quiet machine: half of what the slowest reaches.
+pub fn open_loop(effort: Effort) -> Scenario {
+    Scenario {
+        name: "open-loop".into(),
+        messages: effort.messages(2_000),
+        chain: 4,
+        arrival: Arrival::Open(ARRIVALS),
+        ..Scenario::headline()
+    }
+}
+
+/// Messages a second that are due in the open loop.
+const ARRIVALS: f64 = 400.0;
 
 /// One hot partition.
 pub fn hot(effort: Effort) -> Scenario {
@@ -309,16 +327,20 @@ async fn sweeps(effort: Effort, tell: Tell<'_>) -> Result<Vec<Sweep>, BenchError
 /// Messages after which it is looked at what is left.
 const GROWTH: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
-/// What is left after more and more messages.
+/// How far the growth is followed.
+const fn growth_max(effort: Effort) -> u64 {
+    match effort {
+        Effort::Quick => GROWTH[1],
+        Effort::Full => GROWTH[3],
+    }
+}
+
+/// What is left after more and more messages, up to `most` of them.
 ///
 /// # Errors
 /// As [`run`].
 #[expect(clippy::cast_precision_loss, reason = "parameters are small")]
-pub async fn growth(effort: Effort, tell: Tell<'_>) -> Result<Sweep, BenchError> {
-    let points = match effort {
-        Effort::Quick => &GROWTH[..2],
-        Effort::Full => &GROWTH[..],
-    };
+pub async fn growth(most: u64, tell: Tell<'_>) -> Result<Sweep, BenchError> {
     let scenario = |messages: u64| Scenario {
         name: "growth".into(),
         messages,
@@ -328,7 +350,8 @@ pub async fn growth(effort: Effort, tell: Tell<'_>) -> Result<Sweep, BenchError>
         connections: 0,
         ..Scenario::headline()
     };
-    let points = points.iter().map(|messages| (*messages as f64, scenario(*messages))).collect();
+    let points = GROWTH.iter().filter(|messages| **messages <= most);
+    let points = points.map(|messages| (*messages as f64, scenario(*messages))).collect();
     let names = ["outbox", "tollgate-identity", "published-token", "tollgate"];
     line_up("messages", points, &names, tell).await
 }

@@ -56,7 +56,7 @@ pub fn spread(spread: Spread) -> String {
 type Column = (&'static str, fn(&Outcome) -> Option<f64>);
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     ("p50 ms", |run| Some(run.latency.p50)),
     ("p99 ms", |run| Some(run.latency.p99)),
     ("p99.9 ms", |run| Some(run.latency.p999)),
@@ -70,6 +70,7 @@ const COLUMNS: [Column; 14] = [
     ("CPU us", |run| Some(run.processor_us)),
     ("allocations", |run| run.allocations),
     ("peak MB", |run| run.peak_bytes.map(|bytes| bytes as f64 / 1e6)),
+    ("bytes left", |run| Some(run.left_bytes as f64 / run.messages as f64)),
     ("deduplication bytes left", |run| Some(run.left_deduplication_bytes as f64 / run.messages as f64)),
 ];
 

@@ -13,7 +13,7 @@ use tollgate_benches::side_by_side::latency::Latency;
 use tollgate_benches::side_by_side::report;
 use tollgate_benches::side_by_side::rounds::compare;
 use tollgate_benches::side_by_side::scenario::{Arrival, Deletions, Scenario, Skew, StoreKind};
-use tollgate_benches::side_by_side::suite::{Effort, measure};
+use tollgate_benches::side_by_side::suite::{Effort, growth, measure};
 use tollgate_benches::side_by_side::tables::TextTable;
 
 use crate::error::CliError;
@@ -33,6 +33,9 @@ pub struct Options {
     /// With `--report`: writes everything again from a `results.json` and measures nothing.
     #[arg(long, value_name = "FILE", requires = "report")]
     from: Option<PathBuf>,
+    /// Measures only what is left in the store and in memory after 1,000, 10,000 and so on messages, up to so many, a million at most.
+    #[arg(long, value_name = "MESSAGES", conflicts_with_all = ["report", "check"])]
+    growth: Option<u64>,
     /// How much `--report` and `--check` measure.
     #[arg(long, value_enum, default_value_t = Amount::Quick)]
     effort: Amount,
@@ -156,7 +159,10 @@ pub fn run(options: &Options) -> Result<ExitCode, CliError> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
     let progress = ProgressBar::new_spinner();
     let result = runtime.block_on(async {
-        if options.check || options.report.is_some() {
+        if let Some(most) = options.growth {
+            let growth = growth(most, &mut teller(&progress)).await?;
+            Ok((report::growth_text(&growth), ExitCode::SUCCESS))
+        } else if options.check || options.report.is_some() {
             everything(options, &progress).await
         } else {
             one_scenario(&options.scenario, &progress).await
@@ -195,16 +201,9 @@ async fn everything(options: &Options, progress: &ProgressBar) -> Result<(String
         Amount::Quick => Effort::Quick,
         Amount::Full => Effort::Full,
     };
-    let mut tell = |what: &str| {
-        if progress.is_hidden() {
-            eprintln!("{what}");
-        }
-        progress.set_message(what.to_owned());
-        progress.tick();
-    };
     let results = match &options.from {
         Some(file) => report::read(file)?,
-        None => measure(effort, &mut tell).await?,
+        None => measure(effort, &mut teller(progress)).await?,
     };
     if let Some(directory) = &options.report {
         report::write(&results, directory)?;
@@ -223,6 +222,17 @@ async fn everything(options: &Options, progress: &ProgressBar) -> Result<(String
         return Ok((text, ExitCode::FAILURE));
     }
     Ok((text, ExitCode::SUCCESS))
+}
+
+/// Tells what is measured just now.
+fn teller(progress: &ProgressBar) -> impl FnMut(&str) {
+    |what: &str| {
+        if progress.is_hidden() {
+            eprintln!("{what}");
+        }
+        progress.set_message(what.to_owned());
+        progress.tick();
+    }
 }
 
 #[cfg(test)]

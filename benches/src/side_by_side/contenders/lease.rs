@@ -2,7 +2,7 @@
 //! idempotency utilities for functions work. It saves double work; a stalled owner's lease expires, and then two work.
 //!
 //! Source: the idempotency utility of Powertools for AWS Lambda (<https://docs.powertools.aws.dev/lambda/python/latest/utilities/idempotency/>),
-//! with its defaults: the record is kept for an hour.
+//! with its defaults: the record is kept for an hour. In the rival's favour: the record holds no response, and a lease that expires is not taken over.
 
 use crate::side_by_side::plan::Account;
 use crate::side_by_side::rival::{Carried, Desk, Rival, STATE, Settle};

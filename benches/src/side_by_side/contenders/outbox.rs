@@ -3,8 +3,12 @@
 //! message's record is marked as dispatched and gets seven days to live, the outputs' records are deleted in a batch that nobody
 //! waits for. What comes after seven days is processed again.
 //!
-//! Source: `NServiceBus`' persistence for `DynamoDB` (<https://docs.particular.net/persistence/dynamodb/>): its outbox, with its default of
-//! seven days. Its query runs before the saga's load, and so does ours.
+//! Source: `NServiceBus`' persistence for `DynamoDB` (<https://docs.particular.net/persistence/dynamodb/outbox>, its `OutboxPersister`): a
+//! consistent query by message id, a transaction with a conditional put for the message and one for each output, a conditional update
+//! "dispatched" with the time to live, seven days by default, and a best effort batch of deletions. Its query runs before the saga's load, and so
+//! does ours. In the rival's favour: the library waits for the batch of deletions, ours does not. The library gives the records of a message a
+//! partition of their own, which `DynamoDB`'s transactions may span; here they lie in the entity's, as they must on Cosmos DB. Neither calls nor units
+//! depend on it. What the same library does on Cosmos DB is `outbox-document`.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,8 +2,10 @@
 //! output, checkpoint which tokens they are, dispatch, delete the message's own token, clean up. Tokens are records of their own;
 //! the checkpoint is what makes two attempts send the same tokens.
 //!
-//! Source: token-based deduplication, <https://exactly-once.github.io/posts/token-based-deduplication/>. In its best form: all tokens of a
-//! message are created in one batch, and a conflict resumes where it was, without processing again.
+//! Source: token-based deduplication, <https://exactly-once.github.io/posts/token-based-deduplication/>: `LoadByCorrelationId`, `ContainsToken`,
+//! `Persist`, `CreateTokens`, `Persist`, `Dispatch`, `RemoveToken`, `Persist`, in this order. In its best form: all tokens of a message
+//! are created in one batch, one that sends nothing has no checkpoint, and a conflict resumes where it was, without processing again.
+//! Tokens of attempts that lost stay behind, as the authors say; to register them first would cost a call more (`registered`).
 
 use std::collections::BTreeMap;
 
