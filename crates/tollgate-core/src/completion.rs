@@ -24,7 +24,7 @@ use crate::store::{EntryRead, StoreError};
 pub struct Completion {
     store: StoreAlias,
     partition: PartitionKey,
-    tasks: Vec<Task>,
+    tasks: Vec<CompletionTask>,
     clean_ups: Vec<CleanUp>,
     /// What a read must present to see the commits whose outputs are published.
     session: Option<Arc<SessionMark>>,
@@ -54,33 +54,51 @@ pub enum CompletionStep {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CompletionTask {
     pending: PendingEntry,
-    outputs: Outputs,
+    /// The outgoing messages that still exist. `None`: to be read from the store.
+    outputs: Option<Vec<(EntryKey, OutboxEntry)>>,
     pub(crate) slots: Vec<usize>,
+    state: TaskState,
 }
 
+/// How far a task has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Outputs {
-    /// Committed a moment ago by this process.
-    Known(Vec<OutboxEntry>),
-    /// To be read from the store.
-    Unknown,
+enum TaskState {
+    Running,
+    Finished { session: Option<SessionMark> },
+    Failed { reason: String },
 }
 
 impl CompletionTask {
     /// To finish a pending entry found in a control record.
     pub(crate) fn of_pending(pending: &PendingEntry) -> Self {
-        let outputs = if pending.outputs.count == 0 { Outputs::Known(Vec::new()) } else { Outputs::Unknown };
-        Self { pending: pending.clone(), outputs, slots: Vec::new() }
+        let outputs = if pending.outputs.count == 0 { Some(Vec::new()) } else { None };
+        Self { pending: pending.clone(), outputs, slots: Vec::new(), state: TaskState::Running }
     }
 
     /// To finish what was just committed.
-    pub(crate) fn of_commit(pending: &PendingEntry, outputs: Vec<OutboxEntry>) -> Self {
-        Self { pending: pending.clone(), outputs: Outputs::Known(outputs), slots: Vec::new() }
+    pub(crate) fn of_commit(pending: &PendingEntry, outputs: impl Iterator<Item = OutboxEntry>) -> Self {
+        let outputs = Some(pending.entry_keys().zip(outputs).collect());
+        Self { pending: pending.clone(), outputs, slots: Vec::new(), state: TaskState::Running }
     }
 
     pub(crate) fn for_slot(mut self, slot: usize) -> Self {
         self.slots.push(slot);
         self
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.state, TaskState::Running)
+    }
+
+    /// The outgoing messages that somebody is to receive.
+    fn messages(&self) -> impl Iterator<Item = &(EntryKey, OutboxEntry)> {
+        self.outputs.iter().flatten().filter(|(_, entry)| entry.audience != Audience::Nobody)
+    }
+
+    fn fail(&mut self, reason: String) {
+        if self.is_running() {
+            self.state = TaskState::Failed { reason };
+        }
     }
 }
 
@@ -116,39 +134,6 @@ impl CleanUp {
     }
 }
 
-/// A task and how far it has come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Task {
-    pending: PendingEntry,
-    outputs: Option<Vec<(EntryKey, OutboxEntry)>>,
-    slots: Vec<usize>,
-    state: TaskState,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum TaskState {
-    Running,
-    Finished { session: Option<SessionMark> },
-    Failed { reason: String },
-}
-
-impl Task {
-    fn is_running(&self) -> bool {
-        matches!(self.state, TaskState::Running)
-    }
-
-    /// The outgoing messages that somebody is to receive.
-    fn messages(&self) -> impl Iterator<Item = &(EntryKey, OutboxEntry)> {
-        self.outputs.iter().flatten().filter(|(_, entry)| entry.audience != Audience::Nobody)
-    }
-
-    fn fail(&mut self, reason: String) {
-        if self.is_running() {
-            self.state = TaskState::Failed { reason };
-        }
-    }
-}
-
 impl Completion {
     /// `None` if there is nothing to do.
     pub(crate) fn new(
@@ -161,16 +146,6 @@ impl Completion {
         if tasks.is_empty() && clean_ups.is_empty() {
             return None;
         }
-        let tasks = tasks
-            .into_iter()
-            .map(|CompletionTask { pending, outputs, slots }| {
-                let outputs = match outputs {
-                    Outputs::Known(entries) => Some(pending.entry_keys().zip(entries).collect()),
-                    Outputs::Unknown => None,
-                };
-                Task { pending, outputs, slots, state: TaskState::Running }
-            })
-            .collect();
         Some(Self { store, partition, tasks, clean_ups, session, cleaned: Vec::new() })
     }
 
@@ -227,12 +202,12 @@ impl Completion {
     }
 
     /// The tasks that nothing has gone wrong with, and their places.
-    fn running(&self) -> impl Iterator<Item = (usize, &Task)> {
+    fn running(&self) -> impl Iterator<Item = (usize, &CompletionTask)> {
         self.tasks.iter().enumerate().filter(|(_, task)| task.is_running())
     }
 
     fn consume(mut self) -> CompletionStep {
-        let mut deletions = Vec::new();
+        let mut deletions = Vec::with_capacity(self.tasks.len());
         for (place, task) in self.tasks.iter_mut().enumerate() {
             if !task.is_running() {
                 continue;
@@ -262,7 +237,7 @@ impl Completion {
     }
 
     fn done(self) -> CompletionStep {
-        let mut marks = Marks { finished: Vec::new(), cleaned: self.cleaned };
+        let mut marks = Marks { finished: Vec::with_capacity(self.tasks.len()), cleaned: self.cleaned };
         let mut outcomes = Vec::with_capacity(self.tasks.len());
         for task in self.tasks {
             let result = match task.state {

@@ -36,9 +36,9 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn new(engine: &Engine, jobs: Vec<Job>) -> Self {
+    pub(crate) fn new(engine: &Engine, mut jobs: Vec<Job>) -> Self {
         let mut batch = Self {
-            jobs: Vec::with_capacity(jobs.len()),
+            jobs: Vec::new(),
             incoming: Vec::with_capacity(jobs.len()),
             responses: HashMap::default(),
             preload: Vec::new(),
@@ -48,9 +48,8 @@ impl Batch {
             wake_ups: Vec::new(),
             blame: Blame::Message,
         };
-        let mut visits = Vec::new();
-        for job in jobs {
-            match &job {
+        for job in &jobs {
+            match job {
                 Job::Message(message) => {
                     let incoming = engine.incoming(message, batch.now_ms);
                     if let Incoming::WakeUp { expected, .. } = incoming {
@@ -58,7 +57,6 @@ impl Batch {
                     }
                     batch.want_items(&engine.endpoints[message.endpoint].preload);
                     batch.incoming.push(incoming);
-                    batch.jobs.push(Some(job));
                 }
                 Job::Request(request) => {
                     let name = &request.request.endpoint;
@@ -68,16 +66,19 @@ impl Batch {
                     // Only a load finds the response of an earlier execution before the handler runs again.
                     batch.needs_fresh_view |= request.request.deduplication != RequestDeduplication::ByState;
                     batch.incoming.push(Incoming::Request(request.request.clone()));
-                    batch.jobs.push(Some(job));
                 }
-                Job::Visit(job_visit) => {
+                Job::Visit(visit) => {
                     batch.maintenance = Maintenance::Tidy;
-                    batch.needs_fresh_view |= job_visit.visit == Visit::Sweep;
-                    visits.push(Some(job));
+                    batch.needs_fresh_view |= visit.visit == Visit::Sweep;
                 }
             }
         }
-        batch.jobs.extend(visits);
+        if batch.incoming.len() < jobs.len() {
+            // Stable: the order of the messages is that of their slots.
+            jobs.sort_by_key(|job| matches!(job, Job::Visit(_)));
+        }
+        // In place: there is no other list of jobs.
+        batch.jobs = jobs.into_iter().map(Some).collect();
         batch
     }
 
@@ -107,7 +108,11 @@ impl Engine {
             };
             return Incoming::WakeUp { attempt, expected, patience };
         }
-        let declared = self.endpoints[job.endpoint].handlers.get(&envelope.message_type);
+        // What has a token is deduplicated by it, whatever is declared.
+        let declared = match envelope.token() {
+            Some(_) => None,
+            None => self.endpoints[job.endpoint].handlers.get(&envelope.message_type),
+        };
         let tokenless = match declared.and_then(|handler| handler.tokenless) {
             None => Tokenless::Refused,
             Some(Deduplicate::Natural) => Tokenless::Natural,

@@ -154,21 +154,24 @@ impl<Request: Send + 'static, Answer: Send + 'static> Shared<Request, Answer> {
                     Requests::Many(many) => requests.extend(many),
                 }
             }
-            let mut answers = Vec::with_capacity(requests.len());
-            while requests.len() > self.batch_max {
-                let rest = requests.split_off(self.batch_max);
+            let rest = requests.split_off(requests.len().min(self.batch_max));
+            let mut answers = (self.call)(requests).await;
+            requests = rest;
+            while !requests.is_empty() {
+                let rest = requests.split_off(requests.len().min(self.batch_max));
                 answers.extend((self.call)(requests).await);
                 requests = rest;
             }
-            answers.extend((self.call)(requests).await);
             let mut answers = answers.into_iter();
             for (count, reply) in replies {
+                let Some(reply) = reply else {
+                    answers.by_ref().take(count).for_each(drop);
+                    continue;
+                };
                 let share: Vec<Answer> = answers.by_ref().take(count).collect();
                 debug_assert_eq!(share.len(), count, "a call answers each of its requests");
-                if let Some(reply) = reply {
-                    // Whoever asked may have been cancelled; the call has happened all the same.
-                    let _ = reply.send(share);
-                }
+                // Whoever asked may have been cancelled; the call has happened all the same.
+                let _ = reply.send(share);
             }
             self.lock().collecting += 1;
         }

@@ -49,13 +49,13 @@ impl Engine {
         let report = loop {
             step = match step {
                 CompletionStep::ReadOutputs(read) => {
-                    let entries = self.store(key).read_entries(read.requests()).await;
+                    let entries = Box::pin(self.store(key).read_entries(read.requests())).await;
                     blame = blame.or_outage(failed_in_passing(&entries, StoreError::is_retryable));
                     read.answer(entries)
                 }
                 CompletionStep::PublishEffects(publish) => {
                     let effects = publish.effects().cloned().collect();
-                    let published = self.effects.publish_all(effects).await;
+                    let published = Box::pin(self.effects.publish_all(effects)).await;
                     publish.answer(published)
                 }
                 CompletionStep::Publish(publish) => {
@@ -67,13 +67,13 @@ impl Engine {
                     let lost = clean_up.clean_ups().iter();
                     let lost =
                         lost.map(|effect| (effect.kind.clone(), effect.registration.name.clone())).collect();
-                    let answers = self.effects.clean_up_all(lost).await;
+                    let answers = Box::pin(self.effects.clean_up_all(lost)).await;
                     clean_up.answer(answers)
                 }
                 CompletionStep::Release(release) => {
                     let carried = release.effects();
                     let carried = carried.map(|effect| (effect.kind.clone(), effect.name.clone())).collect();
-                    let answers = self.effects.clean_up_all(carried).await;
+                    let answers = Box::pin(self.effects.clean_up_all(carried)).await;
                     release.answer(answers)
                 }
                 CompletionStep::Consume(consume) => {

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tollgate_core::control_record::PENDING_MAX;
 use tollgate_core::marks::Marks;
-use tollgate_core::processing::{
-    CommitStep, Disposition, Failure, HandleStep, Processing, Settled, Step, Work,
-};
+use tollgate_core::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
 use tollgate_core::{
     AttemptId, Body, BoxFuture, BrokerError, Commit, CommitOutcome, Envelope, Incarnation, Placement,
     StoreError, Verdict,
@@ -79,23 +77,26 @@ impl Engine {
 
     /// Gives a job to its partition's lane.
     pub(crate) fn submit(self: &Arc<Self>, key: LaneKey, job: Job) {
-        if self.lanes.push(&key, job, self.now_ms()) == Admission::StartLane {
+        if self.lanes.push(&key, job) == Admission::StartLane {
+            let span = tracing::debug_span!(parent: None, "partition", partition = %key.partition);
+            let run = Arc::clone(self).run_lane(key.clone()).instrument(span);
             let engine = Arc::clone(self);
-            self.tasks.spawn(async move { engine.run_lane_guarded(key).await });
+            // Combined and not awaited by another future: that would copy this large one whenever a lane starts.
+            self.tasks.spawn(AssertUnwindSafe(run).catch_unwind().map(move |ended| {
+                if ended.is_err() {
+                    engine.give_up_lane(&key);
+                }
+            }));
         }
     }
 
-    async fn run_lane_guarded(self: Arc<Self>, key: LaneKey) {
-        let span = tracing::debug_span!("partition", partition = %key.partition);
-        let run = AssertUnwindSafe(Arc::clone(&self).run_lane(key.clone()).instrument(span));
-        if run.catch_unwind().await.is_err() {
-            // A store, a broker or this engine has panicked; handlers are guarded by themselves. What the lane held is
-            // delivered again, and what it had committed is found by its markers.
-            self.counters.panics.add(1);
-            tracing::error!(partition = %key.partition, "a lane has panicked and is given up");
-            self.cache.forget(&key);
-            self.lanes.abandon(&key);
-        }
+    /// A store, a broker or this engine has panicked; handlers are guarded by themselves. What the lane held is delivered
+    /// again, and what it had committed is found by its markers.
+    fn give_up_lane(&self, key: &LaneKey) {
+        self.counters.panics.add(1);
+        tracing::error!(partition = %key.partition, "a lane has panicked and is given up");
+        self.cache.forget(key);
+        self.lanes.abandon(key);
     }
 
     /// Processes what waits for a partition until nothing does.
@@ -181,8 +182,13 @@ impl Engine {
                     batch.blame_outage_if(sent.as_ref().is_err_and(BrokerError::is_retryable));
                     wake_up.answer(sent.map_err(|error| error.to_string()))
                 }
-                Step::Commit(commit) => {
-                    let (commit, request) = self.place(key, commit);
+                Step::Commit(mut commit) => {
+                    let mut request = commit.request();
+                    let placement = self.placement(key, &request);
+                    if placement != Placement::Together {
+                        commit = commit.placed(placement);
+                        request = commit.request();
+                    }
                     let answer = self.store(key).commit(request, || commit.request()).await;
                     batch.blame_outage_if(answer.as_ref().is_err_and(StoreError::is_retryable));
                     match &answer {
@@ -203,20 +209,12 @@ impl Engine {
         self.settle(key, settled, place, batch)
     }
 
-    /// Lets the store say where the outgoing messages are to lie, and builds the commit accordingly.
-    fn place(&self, key: &LaneKey, commit: CommitStep) -> (CommitStep, Commit) {
-        let request = commit.request();
-        if request.entries.is_empty() {
-            return (commit, request);
+    /// Lets the store say where the outgoing messages are to lie.
+    fn placement(&self, key: &LaneKey, commit: &Commit) -> Placement {
+        if commit.entries.is_empty() {
+            return Placement::Together;
         }
-        match self.store(key).store().placement(&request) {
-            Placement::Together => (commit, request),
-            placement @ Placement::Apart => {
-                let commit = commit.placed(placement);
-                let request = commit.request();
-                (commit, request)
-            }
-        }
+        self.store(key).store().placement(commit)
     }
 
     /// Runs one handler and tells the machine how it went.

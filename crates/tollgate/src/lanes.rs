@@ -100,6 +100,7 @@ struct Lane {
     waiting: VecDeque<Job>,
     state: LaneState,
     marks: Marks,
+    /// When marks were added last: whatever the lane does takes them, and brings them back.
     last_used_ms: u64,
 }
 
@@ -119,14 +120,13 @@ pub(crate) enum Admission {
 
 impl Lanes {
     /// Adds a job to the partition's lane.
-    pub(crate) fn push(&self, key: &LaneKey, job: Job, now_ms: u64) -> Admission {
+    pub(crate) fn push(&self, key: &LaneKey, job: Job) -> Admission {
         let mut lanes = self.lock();
         let lane = match lanes.get_mut(key) {
             Some(lane) => lane,
             None => lanes.entry(key.clone()).or_default(),
         };
         lane.waiting.push_back(job);
-        lane.last_used_ms = now_ms;
         match lane.state {
             LaneState::Running => Admission::Queued,
             LaneState::Idle => {

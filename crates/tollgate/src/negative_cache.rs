@@ -2,6 +2,7 @@
 //! so an entry never has to be invalidated; it may be forgotten, which costs one token read.
 
 use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -24,10 +25,19 @@ struct Generations {
 
 /// What names a consumed token. Message id and sequence together occur once: a token reference with another partition
 /// or store but the same two could only be forged, and a forged envelope may well be dropped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct ConsumedToken {
     message_id: MessageId,
     entry: EntryKey,
+}
+
+/// A part of what is equal is enough to hash by: ids are random already, and the counter tells messages apart whose ids are not.
+impl Hash for ConsumedToken {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let id = u128::from_le_bytes(*self.message_id.as_bytes());
+        state.write_u128(id);
+        state.write_u64(self.entry.sequence.counter.rotate_left(u32::BITS) ^ u64::from(self.entry.index));
+    }
 }
 
 impl NegativeCache {

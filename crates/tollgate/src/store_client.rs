@@ -80,29 +80,33 @@ impl StoreClient {
 
     /// Commits, again if the store says that nothing happened and that it may later: then `again` gives the same commit once
     /// more. A lost answer is not repeated: the machine looks for the marker (R7).
-    pub(crate) async fn commit(
-        &self,
-        mut commit: Commit,
-        again: impl Fn() -> Commit,
-    ) -> Result<CommitOutcome, StoreError> {
-        let mut failures = 0;
-        loop {
-            self.counters.commit_calls.add(1);
-            let error = match self.store.commit(commit).await {
-                Err(error @ (StoreError::Throttled { .. } | StoreError::Unavailable { .. })) => error,
-                Ok(answer) => {
-                    self.trouble.succeeded(self.alias());
-                    return Ok(answer);
+    pub(crate) fn commit<'a>(
+        &'a self,
+        commit: Commit,
+        again: impl Fn() -> Commit + 'a,
+    ) -> impl Future<Output = Result<CommitOutcome, StoreError>> + 'a {
+        // Given to the store before there is a future, which would else hold it twice.
+        let mut call = self.store.commit(commit);
+        async move {
+            let mut failures = 0;
+            loop {
+                self.counters.commit_calls.add(1);
+                let error = match call.await {
+                    Err(error @ (StoreError::Throttled { .. } | StoreError::Unavailable { .. })) => error,
+                    Ok(answer) => {
+                        self.trouble.succeeded(self.alias());
+                        return Ok(answer);
+                    }
+                    answer @ Err(_) => return answer,
+                };
+                failures += 1;
+                if failures > REPETITIONS_MAX {
+                    self.trouble.failed(&error, self.tasks.runtime().now_ms());
+                    return Err(error);
                 }
-                answer @ Err(_) => return answer,
-            };
-            failures += 1;
-            if failures > REPETITIONS_MAX {
-                self.trouble.failed(&error, self.tasks.runtime().now_ms());
-                return Err(error);
+                wait(&self.tasks, failures, std::slice::from_ref(&error)).await;
+                call = self.store.commit(again());
             }
-            wait(&self.tasks, failures, std::slice::from_ref(&error)).await;
-            commit = again();
         }
     }
 

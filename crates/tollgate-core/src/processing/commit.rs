@@ -117,8 +117,9 @@ impl CommitStep {
         let members = std::mem::take(&mut processing.fold.members);
         let mut entries = std::mem::take(&mut processing.fold.entries).into_iter().map(|(entry, _)| entry);
         let mut added = next.control.pending[carried..].iter();
+        processing.completions.reserve_exact(members.len());
         for member in members {
-            let outputs: Vec<_> = entries.by_ref().take(member.outputs.count as usize).collect();
+            let outputs = entries.by_ref().take(member.outputs.count as usize);
             processing.slots[member.slot].state = SlotState::Settled(Disposition::Committed);
             if member.origin.token().is_some() || member.outputs.count > 0 {
                 let pending =

@@ -26,7 +26,8 @@ pub struct HandleStep {
     slot: usize,
     input: Arc<HandlerInput>,
     work: UnitOfWork,
-    registering: Option<(ControlRecord, EffectName)>,
+    /// Boxed because few handlers register anything, and each step is moved several times.
+    registering: Option<Box<(ControlRecord, EffectName)>>,
     /// The side effects that this run of the handler has registered.
     registered: Vec<EffectName>,
     /// Those among them that may come to be although their preparation was not confirmed.
@@ -198,7 +199,7 @@ impl HandleStep {
             state: RegistrationState::Open,
         });
         let commit = register_commit(&self.processing, &control);
-        self.registering = Some((control, name));
+        self.registering = Some(Box::new((control, name)));
         Ok(commit)
     }
 
@@ -209,7 +210,8 @@ impl HandleStep {
     /// [`HandleStep::lost`].
     pub fn registered(&mut self, answer: &Result<CommitOutcome, StoreError>) -> Result<(), Lost> {
         match (self.registering.take(), answer) {
-            (Some((control, name)), Ok(CommitOutcome::Committed { session })) => {
+            (Some(registering), Ok(CommitOutcome::Committed { session })) => {
+                let (control, name) = *registering;
                 self.registered.push(name);
                 self.processing.view.control = Some(control);
                 self.processing.view.session = session.clone().map(Arc::new);
@@ -228,6 +230,10 @@ impl HandleStep {
     /// The handler has succeeded: its changes are folded into the commit.
     pub fn succeeded(self) -> Step {
         let Self { mut processing, slot, input, work, registered, .. } = self;
+        if processing.fold.members.is_empty() {
+            let members_max = processing.slots.len().min(processing.fold_max);
+            processing.fold.members.reserve_exact(members_max);
+        }
         match processing.fold.try_add(
             slot,
             &processing.slots[slot].incoming,
