@@ -1,12 +1,13 @@
 //! `tollgate bench --report` without the rest of the program, and with allocations counted.
 //!
 //! `cargo run --release -p tollgate-benches --bin side_by_side -- quick|full DIRECTORY [PAGE]` measures everything;
-//! `… -- FILE.json DIRECTORY [PAGE]` writes the report again from what was measured.
+//! `… -- FILE.json DIRECTORY [PAGE]` writes the report again from what was measured; `… -- growth` follows what stays behind up to
+//! a million messages, as `tollgate bench --growth` does.
 
 use std::path::Path;
 
 use tollgate_benches::side_by_side::demands::demands;
-use tollgate_benches::side_by_side::suite::{Effort, measure};
+use tollgate_benches::side_by_side::suite::{Effort, growth, measure};
 use tollgate_benches::side_by_side::tables::TextTable;
 use tollgate_benches::side_by_side::{BenchError, report};
 
@@ -16,11 +17,17 @@ static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::I
 #[tokio::main]
 async fn main() -> Result<(), BenchError> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut tell = |what: &str| eprintln!("{what}");
+    if let [what] = &*arguments
+        && what == "growth"
+    {
+        println!("{}", report::growth_text(&growth(1_000_000, &mut tell).await?));
+        return Ok(());
+    }
     let [what, directory, page @ ..] = &*arguments else {
         eprintln!("which effort, or which file of results; and which directory?");
         return Ok(());
     };
-    let mut tell = |what: &str| eprintln!("{what}");
     let results = match &**what {
         "quick" => measure(Effort::Quick, &mut tell).await?,
         "full" => measure(Effort::Full, &mut tell).await?,
