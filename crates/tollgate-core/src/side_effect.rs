@@ -3,6 +3,8 @@
 //! When which part of it is called is decided by [`crate::processing`] and [`crate::completion`]; blobs are one kind, with a
 //! trait of their own ([`crate::blobs`]).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::ids::{EffectKind, EffectName};
@@ -27,7 +29,8 @@ use crate::store::BoxFuture;
 ///    past the message that it belonged to.
 /// 3. **Cleaning up is final**: a confirmed clean-up leaves no trace, and repeating it succeeds. A *preparation* that was
 ///    stalled may still arrive afterwards; the engine cleans up once more when the attempt's deadline has passed.
-/// 4. An error says whether repeating helps. Retryable ones are repeated: with back-off in place, then by redelivery.
+/// 4. An error says whether repeating helps. Retryable ones are repeated: with back-off in place, then by redelivery; not in place, and
+///    not before the time is over, where it says that whoever was asked wants to be left alone.
 pub trait SideEffect: Send + Sync + 'static {
     /// The kind, which is written into control records: never reuse one for something else.
     fn kind(&self) -> &EffectKind;
@@ -78,6 +81,8 @@ pub enum EffectError {
         name: EffectName,
         /// What was said.
         reason: String,
+        /// For how long whoever was asked wants to be left alone, if he says so.
+        retry_after: Option<Duration>,
     },
     /// It will never come about as asked for.
     #[error("side effect {name} is refused: {reason}")]
@@ -101,5 +106,13 @@ impl EffectError {
     /// Whether the same step may succeed later, without a person's doing anything.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+
+    /// For how long whoever was asked wants to be left alone, if he says so.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Refused { .. } | Self::Invalid { .. } => None,
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! turns, so that whatever else the machine does disturbs all of them. Clients and server share the machine.
 //!
 //! `cargo run --release -p tollgate-http --example throughput [-- ROUNDS [SECONDS [CLIENTS [WAY]]]]`, where WAY is `plain`, `edge` or
-//! `exchange`, to look at one of them alone.
+//! `exchange`, to look at one of them alone. What it prints is the table of `docs/http.md`.
 
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -59,6 +59,8 @@ fn main() {
     let ways: Vec<Way> =
         Way::ALL.into_iter().filter(|way| only.as_ref().is_none_or(|only| *only == way.name())).collect();
     let load = Load { ways, rounds, time, clients };
+    println!("\n| store | | a second | requests a second | p50 | p99 | costs as much as |");
+    println!("|---|---|---|---|---|---|---|");
     runtime.block_on(measure("in memory", memory(), memory(), &load));
     runtime.block_on(measure("embedded, each commit synced", durable(), durable(), &load));
 }
@@ -111,26 +113,48 @@ async fn measure(name: &str, plain_store: Arc<dyn Store>, store: Arc<dyn Store>,
             figures[*way as usize].push(play(*way, address, load).await);
         }
     }
-    println!("\n{name}:");
-    println!("{:<10}{:>12}{:>12}{:>12}{:>12}   ", "", "whole/s", "requests/s", "p50 in ms", "p99 in ms");
     let median = |way: Way, of: fn(&Figures) -> f64| {
         let mut values: Vec<f64> = figures[way as usize].iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
     let plain = load.ways.contains(&Way::Plain).then(|| median(Way::Plain, |figures| figures.per_second));
-    for way in load.ways.iter().copied() {
+    for (place, way) in load.ways.iter().copied().enumerate() {
         let per_second = median(way, |figures| figures.per_second);
+        let requests = f64::from(way.requests());
+        let costs = plain.map_or(f64::NAN, |plain| plain / per_second);
+        let costs = match way {
+            Way::Plain => String::new(),
+            Way::Edge => format!("{costs:.1} plain requests"),
+            Way::Exchange => {
+                format!("{costs:.1} plain requests, {:.1} for each of its four", costs / requests)
+            }
+        };
         println!(
-            "{:<10}{per_second:>12.0}{:>12.0}{:>12.2}{:>12.2}   one costs as much as {:.1} plain ones",
+            "| {} | {} | {} | {} | {:.1} ms | {:.1} ms | {costs} |",
+            if place == 0 { name } else { "" },
             way.name(),
-            per_second * f64::from(way.requests()),
+            grouped(per_second),
+            grouped(per_second * requests),
             median(way, |figures| figures.p50_ms),
             median(way, |figures| figures.p99_ms),
-            plain.unwrap_or(f64::NAN) / per_second,
         );
     }
     gate.close().await;
+}
+
+/// A number as people write it: with a comma before each three digits.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let places = digits.len();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (places - place) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 /// Up to a minute, in microseconds, with three digits.
@@ -210,7 +234,9 @@ async fn serve(gate: &Gate, plain_store: Arc<dyn Store>) -> SocketAddr {
     let exchange = ExactlyOnce::new(
         edge,
         "/exchange",
-        |request: &Request| Ok(format!("account/{}", String::from_utf8_lossy(&request.body))),
+        |request: Request| async move {
+            Ok(format!("account/{}", String::from_utf8_lossy(&request.body.read().await?)))
+        },
         |tx: Tx, _| async move { Ok(Response::text(pay(&tx).await?)) },
     );
     let plain = Router::new().route("/plain/{account}", post(pay_plainly)).with_state(plain_store);

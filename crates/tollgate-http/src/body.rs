@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::Instant;
 
 use crate::problem::{Problem, ProblemKind};
 use crate::stored_response::Response;
@@ -36,33 +37,91 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_char)
 }
 
-/// Reads a body as a whole, as long as it is not too large and does not come too slowly.
-pub(crate) async fn read_body(
-    headers: &HeaderMap,
-    content: Body,
+/// A body on its way in, within its limits of bytes and of time.
+pub(crate) struct Arrival {
+    content: Limited<Body>,
     bytes_max: usize,
     time_max: Duration,
-) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("a body may have {bytes_max} bytes");
-        Problem::new(ProblemKind::TooLarge, detail)
-    };
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > bytes_max as u64) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(time_max, Limited::new(content, bytes_max).collect()).await {
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s", time_max.as_secs_f32());
-            Err(Problem::new(ProblemKind::TooSlow, detail))
+    end: Instant,
+}
+
+impl Arrival {
+    /// Begins to read a body, unless it says itself that it is too large.
+    pub(crate) fn begin(
+        headers: &HeaderMap,
+        content: Body,
+        bytes_max: usize,
+        time_max: Duration,
+    ) -> Result<Self, Problem> {
+        let announced =
+            headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > bytes_max as u64) {
+            return Err(too_large(bytes_max));
         }
-        Ok(Err(error)) if is_length_limit(&*error) => Err(too_large()),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a body was cut off");
-            Err(Problem::new(ProblemKind::BadRequest, "the body was cut off"))
-        }
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        let content = Limited::new(content, bytes_max);
+        Ok(Self { content, bytes_max, time_max, end: Instant::now() + time_max })
     }
+
+    /// The next piece. `None`: the body is whole.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        loop {
+            match tokio::time::timeout_at(self.end, self.content.frame()).await {
+                Err(_) => {
+                    let detail = format!("the body did not arrive within {} s", self.time_max.as_secs_f32());
+                    return Err(Problem::new(ProblemKind::TooSlow, detail));
+                }
+                Ok(Some(Err(error))) if is_length_limit(&*error) => return Err(too_large(self.bytes_max)),
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(%error, "a body was cut off");
+                    return Err(Problem::new(ProblemKind::BadRequest, CUT_OFF));
+                }
+                Ok(None) => return Ok(None),
+                // Trailers are no part of it.
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(piece) = frame.into_data() {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the body into memory as a whole.
+    #[cfg(feature = "edge")]
+    pub(crate) async fn whole(&mut self) -> Result<Bytes, Problem> {
+        match self.up_to(self.bytes_max).await? {
+            Begun::Whole(body) => Ok(body),
+            Begun::Large(_) => Err(too_large(self.bytes_max)),
+        }
+    }
+
+    /// Reads the body into memory, as long as it has at most `bytes_max` bytes.
+    pub(crate) async fn up_to(&mut self, bytes_max: usize) -> Result<Begun, Problem> {
+        // Copied together: many small pieces would hold on to the large buffers that they came in.
+        let mut held = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            held.extend_from_slice(&piece);
+            if held.len() > bytes_max {
+                return Ok(Begun::Large(held.freeze()));
+            }
+        }
+        Ok(Begun::Whole(held.freeze()))
+    }
+}
+
+/// What was read of a body.
+pub(crate) enum Begun {
+    /// All of it.
+    Whole(Bytes),
+    /// More than was asked for, and it goes on.
+    Large(Bytes),
+}
+
+/// What is said of a body whose end never came.
+pub(crate) const CUT_OFF: &str = "the body was cut off";
+
+fn too_large(bytes_max: usize) -> Problem {
+    Problem::new(ProblemKind::TooLarge, format!("a body may have {bytes_max} bytes"))
 }
 
 fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {

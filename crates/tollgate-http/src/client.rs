@@ -249,7 +249,11 @@ impl HttpCalls {
         body: Option<(&str, Bytes)>,
     ) -> Result<http::Response<Bytes>, EffectError> {
         let refused = |reason: String| EffectError::Refused { name: name.clone(), reason };
-        let unavailable = |reason: String| EffectError::Unavailable { name: name.clone(), reason };
+        let unavailable = |reason: String, retry_after| EffectError::Unavailable {
+            name: name.clone(),
+            reason,
+            retry_after,
+        };
         let uri: http::Uri = name.as_str().parse().map_err(|_| refused("it is no URL".to_owned()))?;
         let server =
             format!("{}://{}", uri.scheme_str().unwrap_or(""), uri.authority().map_or("", |a| a.as_str()));
@@ -258,7 +262,9 @@ impl HttpCalls {
         loop {
             if let Some(until) = self.left_alone_until(&server) {
                 if until > end {
-                    return Err(unavailable("the server has asked to be left alone for a while".to_owned()));
+                    // Waiting here would keep the partition; its message is put back for so long.
+                    let reason = "the server has asked to be left alone for a while".to_owned();
+                    return Err(unavailable(reason, Some(until - Instant::now())));
                 }
                 tokio::time::sleep_until(until).await;
             }
@@ -295,7 +301,8 @@ impl HttpCalls {
             let wait = BACKOFF_FIRST * 2u32.pow(failures.min(BACKOFF_DOUBLINGS_MAX));
             failures += 1;
             if failures >= self.attempts || Instant::now() + wait > end {
-                return Err(unavailable(reason));
+                let left_alone = self.left_alone_until(&server).map(|until| until - Instant::now());
+                return Err(unavailable(reason, left_alone));
             }
             tracing::debug!(effect = %name, failures, reason, "a call is repeated");
             tokio::time::sleep(wait).await;
@@ -453,7 +460,7 @@ fn check_origin(effect: &AttachedEffect, response: &http::Response<Bytes>) -> Re
         return Ok(());
     }
     let reason = format!("somebody else than the server answered with {}", response.status());
-    Err(EffectError::Unavailable { name: effect.name.clone(), reason })
+    Err(EffectError::Unavailable { name: effect.name.clone(), reason, retry_after: None })
 }
 
 /// An error if the refusal is about our credentials and not about the request. That passes when an operator has corrected them,
@@ -466,7 +473,7 @@ fn check_credentials(name: &EffectName, response: &http::Response<Bytes>) -> Res
             if !is_stored(response) =>
         {
             let reason = format!("the server refuses our credentials with {status}: correct them");
-            Err(EffectError::Unavailable { name: name.clone(), reason })
+            Err(EffectError::Unavailable { name: name.clone(), reason, retry_after: None })
         }
         _ => Ok(()),
     }

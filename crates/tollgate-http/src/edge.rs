@@ -21,7 +21,7 @@ use tollgate::{Answer, Edge, HandlerError, TollgateError, Tx};
 use tower::{Layer, Service, ServiceExt};
 
 use self::running::Running;
-use crate::body::{content_type, read_body, refusal};
+use crate::body::{Arrival, content_type, refusal};
 use crate::problem::{Problem, ProblemKind};
 use crate::stored_response::{Response, StoredResponse};
 use crate::{IDEMPOTENT_REPLAYED, STORED, TOLLGATE_RESPONSE};
@@ -294,7 +294,9 @@ impl IdempotencyKey {
             Some(key) => format!("{}/{key}", blake3::hash(caller.as_bytes()).to_hex()),
             None => format!("none/{}", crate::RequestId::random()),
         };
-        let body = read_body(&parts.headers, content, self.body_bytes_max, self.body_time_max).await?;
+        // In memory as a whole: the routes below take it as they like, and may be asked more than once.
+        let mut arrival = Arrival::begin(&parts.headers, content, self.body_bytes_max, self.body_time_max)?;
+        let body = arrival.whole().await?;
         let bad = |reason: String| Problem::new(ProblemKind::BadRequest, reason);
         let partition = (self.partition)(&parts, &body).map_err(bad)?;
         let payload = payload(&parts, &body);

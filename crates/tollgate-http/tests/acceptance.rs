@@ -8,24 +8,24 @@ use std::collections::BTreeMap;
 
 use tollgate_http::RequestId;
 use world::life::{Call, Fault, Life};
-use world::{At, Run, Way, World};
+use world::{At, Run, Size, Way, World};
 
 /// Plays the scene with each fault at each step of one process, and returns how many there were of each kind of call.
-async fn every_fault_at_every_step(way: Way, at: At) -> usize {
-    let Run { shop, bank, .. } = World::play(way, &[]).await;
+async fn every_fault_at_every_step(way: Way, size: Size, at: At) -> usize {
+    let Run { shop, bank, .. } = World::play(way, size, &[]).await;
     let steps = if at == At::Shop { shop.steps() } else { bank.steps() };
     let (mut runs, mut strays) = (0, 0);
     let mut by_call: BTreeMap<String, usize> = BTreeMap::new();
     for (number, (call, name)) in steps.iter().enumerate() {
         for fault in call.faults() {
-            strays += World::play(way, &[(at, number, *fault)]).await.strays;
+            strays += World::play(way, size, &[(at, number, *fault)]).await.strays;
             runs += 1;
             *by_call.entry(format!("{call:?} {fault:?}")).or_default() += 1;
         }
         assert!(!name.is_empty());
     }
     println!(
-        "{way:?}, faults at the {at:?}: {} steps, {runs} (step, fault) pairs, {strays} left for the operator: {by_call:?}",
+        "{way:?}, {size:?}, faults at the {at:?}: {} steps, {runs} (step, fault) pairs, {strays} left for the operator: {by_call:?}",
         steps.len()
     );
     assert!(runs >= steps.len() * 6, "{steps:?}");
@@ -35,81 +35,117 @@ async fn every_fault_at_every_step(way: Way, at: At) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_to_a_persons_shop_he_pays_once() {
-    every_fault_at_every_step(Way::Person, At::Shop).await;
+    every_fault_at_every_step(Way::Person, Size::Small, At::Shop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_a_persons_shop_he_pays_once_for_something_large() {
+    every_fault_at_every_step(Way::Person, Size::Large, At::Shop).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_to_the_bank_a_person_pays_once() {
-    every_fault_at_every_step(Way::Person, At::Bank).await;
+    every_fault_at_every_step(Way::Person, Size::Small, At::Bank).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_the_bank_a_person_pays_once_for_something_large() {
+    every_fault_at_every_step(Way::Person, Size::Large, At::Bank).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_to_a_machines_shop_it_pays_once() {
-    every_fault_at_every_step(Way::Machine, At::Shop).await;
+    every_fault_at_every_step(Way::Machine, Size::Small, At::Shop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_a_machines_shop_it_pays_once_for_something_large() {
+    every_fault_at_every_step(Way::Machine, Size::Large, At::Shop).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_to_the_bank_a_machine_pays_once() {
-    every_fault_at_every_step(Way::Machine, At::Bank).await;
+    every_fault_at_every_step(Way::Machine, Size::Small, At::Bank).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_the_bank_a_machine_pays_once_for_something_large() {
+    every_fault_at_every_step(Way::Machine, Size::Large, At::Bank).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_on_the_way_a_person_who_makes_the_four_requests_by_hand_pays_once() {
-    every_fault_at_every_step(Way::ByHand, At::Shop).await;
+    every_fault_at_every_step(Way::ByHand, Size::Small, At::Shop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_on_the_way_a_person_who_makes_the_four_requests_by_hand_pays_once_for_something_large()
+ {
+    every_fault_at_every_step(Way::ByHand, Size::Large, At::Shop).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_to_the_bank_a_person_who_makes_the_four_requests_by_hand_pays_once() {
-    every_fault_at_every_step(Way::ByHand, At::Bank).await;
+    every_fault_at_every_step(Way::ByHand, Size::Small, At::Bank).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_the_bank_a_person_who_makes_the_four_requests_by_hand_pays_once_for_something_large()
+ {
+    every_fault_at_every_step(Way::ByHand, Size::Large, At::Bank).await;
 }
 
 /// Faults at the shop's steps, and with each of them a crash of the bank after one of its own.
-async fn both_at_once(at_shop: impl Fn(Call, &str) -> bool, at_bank: impl Fn(Call, &str) -> bool) -> usize {
-    let Run { shop, bank, .. } = World::play(Way::Machine, &[]).await;
+async fn both_at_once(
+    size: Size,
+    at_shop: impl Fn(Call, &str) -> bool,
+    at_bank: impl Fn(Call, &str) -> bool,
+) -> usize {
+    let Run { shop, bank, .. } = World::play(Way::Machine, size, &[]).await;
     let (mut runs, mut strays) = (0, 0);
     for (number, (call, name)) in shop.steps().iter().enumerate() {
         for fault in call.faults().iter().filter(|_| at_shop(*call, name)) {
             for (other, (call, name)) in bank.steps().iter().enumerate() {
                 if at_bank(*call, name) {
                     let faults = [(At::Shop, number, *fault), (At::Bank, other, Fault::CrashAfter)];
-                    strays += World::play(Way::Machine, &faults).await.strays;
+                    strays += World::play(Way::Machine, size, &faults).await.strays;
                     runs += 1;
                 }
             }
         }
     }
     println!(
-        "Machine, a fault at the shop and a crash of the bank: {runs} pairs, {strays} left for the operator"
+        "Machine, {size:?}, a fault at the shop and a crash of the bank: {runs} pairs, {strays} left for the operator"
     );
     runs
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_to_a_request_while_the_bank_crashes_after_a_commit_a_machine_pays_once() {
-    let runs = both_at_once(|call, _| call == Call::Http, |_, name| name.starts_with("commit")).await;
+    let runs =
+        both_at_once(Size::Large, |call, _| call == Call::Http, |_, name| name.starts_with("commit")).await;
     assert!(runs >= 100);
 }
 
 #[tokio::test(start_paused = true)]
 #[ignore = "takes five minutes: run it by hand when the exchange changes"]
 async fn whatever_happens_to_both_at_once_a_machine_pays_once() {
-    assert!(both_at_once(|_, _| true, |_, _| true).await >= 1_000);
+    assert!(both_at_once(Size::Large, |_, _| true, |_, _| true).await >= 1_000);
 }
 
 /// Plays the scene with a fault at every step whose name begins like this. There must be one.
 async fn at_each(way: Way, at: At, name: &str, faults: &[Fault]) {
-    let Run { shop, bank, .. } = World::play(way, &[]).await;
-    let steps = if at == At::Shop { shop.steps() } else { bank.steps() };
-    let places: Vec<usize> = steps
-        .iter()
-        .enumerate()
-        .filter(|(_, (_, step))| step.starts_with(name))
-        .map(|(place, _)| place)
-        .collect();
-    assert!(!places.is_empty(), "there is no {name} in {steps:?}");
-    for place in places {
-        for fault in faults {
-            World::play(way, &[(at, place, *fault)]).await;
+    for size in [Size::Small, Size::Large] {
+        let Run { shop, bank, .. } = World::play(way, size, &[]).await;
+        let steps = if at == At::Shop { shop.steps() } else { bank.steps() };
+        let steps = steps.iter().enumerate();
+        let places: Vec<usize> =
+            steps.filter(|(_, (_, step))| step.starts_with(name)).map(|(place, _)| place).collect();
+        assert!(!places.is_empty(), "there is no {name} in {:?} {:?}", shop.steps(), bank.steps());
+        for place in places {
+            for fault in faults {
+                World::play(way, size, &[(at, place, *fault)]).await;
+            }
         }
     }
 }
@@ -172,8 +208,9 @@ async fn the_audit_sees_a_request_that_is_stored_and_its_response() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_goes_wrong_and_the_exchange_has_four_requests() {
-    for way in [Way::Person, Way::Machine] {
-        let Run { shop, .. } = World::play(way, &[]).await;
+    for (way, size) in [(Way::Person, Size::Small), (Way::Machine, Size::Small), (Way::Machine, Size::Large)]
+    {
+        let Run { shop, .. } = World::play(way, size, &[]).await;
         let steps = shop.steps();
         let requests: Vec<&str> =
             steps.iter().filter(|(call, _)| *call == Call::Http).map(|(_, name)| name.as_str()).collect();

@@ -82,6 +82,10 @@ struct Shop {
 
 impl Shop {
     async fn calling(calls: HttpCalls) -> Self {
+        Self::with(calls, u32::MAX).await
+    }
+
+    async fn with(calls: HttpCalls, deliveries_max: u32) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreAlias::new("shop").unwrap()));
         let broker =
             Arc::new(InProcessBroker::builder().visibility_timeout(Duration::from_secs(600)).build());
@@ -89,7 +93,7 @@ impl Shop {
             .store(Arc::clone(&store))
             .broker(Arc::clone(&broker) as Arc<dyn Broker>)
             .side_effect(Arc::new(calls))
-            .deliveries_max(u32::MAX)
+            .deliveries_max(deliveries_max)
             .redelivery(Backoff { first: Duration::from_millis(50), cap: Duration::from_secs(1) })
             .attempt_max(Duration::from_secs(60))
             .sweep_every(Some(Duration::from_secs(20)))
@@ -241,11 +245,20 @@ async fn played(
     change: impl FnOnce(HttpCalls) -> HttpCalls,
     decide: impl FnMut(&http::Request<Bytes>) -> Fate + Send + 'static,
 ) -> (Shop, Network, Ground) {
+    played_within(u32::MAX, change, decide).await
+}
+
+/// As [`played`], with so many deliveries of a message.
+async fn played_within(
+    deliveries_max: u32,
+    change: impl FnOnce(HttpCalls) -> HttpCalls,
+    decide: impl FnMut(&http::Request<Bytes>) -> Fate + Send + 'static,
+) -> (Shop, Network, Ground) {
     let ground = Ground::new();
     let bank_gate = ground.gate().await;
     let network = Network::to(bank(&bank_gate, &ground).router(), decide);
     let calls = HttpCalls::new(network.clone()).headers(|_| token("shop"));
-    let shop = Shop::calling(change(calls)).await;
+    let shop = Shop::with(change(calls), deliveries_max).await;
     shop.order(URL, "ada 5").await;
     shop.is_done().await;
     assert_eq!(ground.kept().await, Vec::<String>::new(), "nothing is left at the bank");
@@ -326,6 +339,20 @@ async fn a_server_that_asks_for_more_time_than_a_step_has_is_left_alone_all_the_
         let place = sent.iter().position(|(_, sent)| sent == method).unwrap();
         let pause = sent[place + 1].0 - sent[place].0;
         assert!(pause >= Duration::from_secs(300), "{method}: somebody asked after {pause:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_put_back_for_as_long_as_the_server_wants_to_be_left_alone() {
+    for method in VERBS {
+        // Three times ten minutes. Without a word from the server a message is put back for a second here, and is dead after six.
+        let busy = || Fate::Answered(answer(503, &[("retry-after", "600")], ""));
+        let (shop, network, _) = played_within(6, |calls| calls, first(3, method, busy)).await;
+        assert_eq!(shop.seen().await, Seen::receipt());
+        let sent = network.sent();
+        assert!(sent[sent.len() - 1].0 - sent[0].0 >= Duration::from_secs(1_800), "{method}");
+        let retries = shop.gate.statistics().retries;
+        assert!((3..=5).contains(&retries), "{method}: put back {retries} times");
     }
 }
 
@@ -515,9 +542,9 @@ async fn a_server_that_is_gone_for_a_while_is_called_when_it_is_back() {
         }
     };
     let _host = Host::on(listener, router);
-    shop.is_done().await;
+    // Registrations of attempts that have failed stay for longer than a test on the real clock should wait.
+    until(async || !shop.seen().await.is_empty() && ground.kept().await.is_empty()).await;
     assert_eq!(shop.seen().await, Seen::receipt());
-    assert_eq!(ground.kept().await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -292,7 +292,7 @@ async fn headers_that_make_no_sense_are_refused() {
         target.host.raw(&[put_head(RequestId::random(), twice).as_bytes(), b"ada 5"], NO_PAUSE).await;
     assert_eq!(answer.refusal(), refusal(400, "bad-request"));
     for method in ["POST", "GET", "DELETE"] {
-        for tag in ["", "nonsense", "\"", "\"a\"b\"", "\"a\",", "W/", "\"a\" \"b\""] {
+        for tag in ["nonsense", "\"", "\"a\"b\"", "W/", "\"a\" \"b\""] {
             let ask = Ask { headers: &[("if-match", tag)], ..Ask::default() };
             let answer = target.host.ask(method, &path(RequestId::random()), "ada", ask).await;
             assert_eq!(answer.refusal(), refusal(400, "bad-request"), "{method} {tag}");

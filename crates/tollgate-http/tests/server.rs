@@ -101,6 +101,23 @@ async fn the_four_requests_in_their_order_and_each_of_them_repeated() {
 }
 
 #[tokio::test]
+async fn a_list_of_tags_may_have_empty_elements_and_one_of_nothing_else_means_no_request() {
+    let ground = Ground::new();
+    let bank = Process::on(&ground).await;
+    let id = RequestId::random();
+    let tag = bank.host.put(id, "ada", "ada 5").await.header("etag").to_owned();
+    for method in ["POST", "GET", "DELETE"] {
+        for nothing in ["", ",", " , "] {
+            let ask = Ask { headers: &[("if-match", nothing)], ..Ask::default() };
+            let answer = bank.host.ask(method, &path(id), "ada", ask).await;
+            assert_eq!(answer.refusal(), refusal(412, "other-incarnation"), "{method} {nothing:?}");
+        }
+        let ask = Ask { headers: &[("if-match", &format!(", {tag},,"))], ..Ask::default() };
+        assert!(bank.host.ask(method, &path(id), "ada", ask).await.status < 300, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_never_stored_is_unknown() {
     let ground = Ground::new();
     let bank = Process::on(&ground).await;
@@ -177,12 +194,12 @@ async fn large_bodies_and_responses_are_blobs_and_no_difference_is_seen() {
     let body = format!("ada large {}", "x".repeat(80_000));
     assert_eq!(bank.host.put(id, "ada", &body).await.status, 201);
     assert_eq!(bank.host.put(id, "ada", &body).await.status, 200);
-    assert_eq!(ground.kept().await.len(), 2, "the request, and its body");
+    assert_eq!(ground.kept().await.len(), 3, "the reservation, the request, and its body");
     let first = bank.host.go("POST", id, "ada").await;
     let expected: Vec<u8> = (0..=250).cycle().take(LARGE).collect();
     assert_eq!(essence(&first), (200, "application/x-large", &expected[..]));
     assert_eq!(first.header("content-length"), LARGE.to_string());
-    assert_eq!(ground.kept().await.len(), 4);
+    assert_eq!(ground.kept().await.len(), 5);
     for method in ["POST", "GET"] {
         let repeated = bank.host.go(method, id, "ada").await;
         assert_eq!(essence(&repeated), essence(&first));
@@ -450,7 +467,7 @@ async fn two_servers_of_one_endpoint_do_not_meet_each_others_requests() {
     let refunds = ExactlyOnce::new(
         bank.gate.edge("payments").unwrap(),
         "/refunds/",
-        |_| Ok("account/ada".to_owned()),
+        |_| async { Ok("account/ada".to_owned()) },
         |_, _| async { Ok(tollgate_http::Response::text("refunded")) },
     );
     let host = Host::of(refunds.router().merge(bank.server.router())).await;

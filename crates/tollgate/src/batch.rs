@@ -12,7 +12,7 @@ use tollgate_core::{Content, ItemName, Version};
 use crate::engine::{Engine, expiry};
 use crate::handler::Deduplicate;
 use crate::lanes::{Job, MessageJob, Visit};
-use crate::trouble::Blame;
+use crate::trouble::Setback;
 
 /// After this many deliveries of one wake-up, the attempt that sent it and has still not committed is fenced.
 const WAKE_UP_PATIENCE: u32 = 3;
@@ -31,8 +31,8 @@ pub(crate) struct Batch {
     pub(crate) needs_fresh_view: bool,
     /// The versions that the wake-ups among the messages name.
     pub(crate) wake_ups: Vec<Option<Version>>,
-    /// What is to blame if messages have to be put back.
-    pub(crate) blame: Blame,
+    /// What is said for messages that have to be put back.
+    pub(crate) setback: Setback,
 }
 
 impl Batch {
@@ -46,7 +46,7 @@ impl Batch {
             now_ms: engine.now_ms(),
             needs_fresh_view: false,
             wake_ups: Vec::new(),
-            blame: Blame::Message,
+            setback: Setback::NONE,
         };
         for job in &jobs {
             match job {
@@ -80,11 +80,6 @@ impl Batch {
         // In place: there is no other list of jobs.
         batch.jobs = jobs.into_iter().map(Some).collect();
         batch
-    }
-
-    /// If something outside has failed, that is to blame for what can't be done.
-    pub(crate) fn blame_outage_if(&mut self, has_failed: bool) {
-        self.blame = self.blame.or_outage(has_failed);
     }
 
     fn want_items(&mut self, items: &[ItemName]) {

@@ -8,8 +8,9 @@ use tollgate_core::{BrokerError, EntryRead, SessionMark, StoreError, TokenRef};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey};
+use crate::side_effects::GivenUp;
 use crate::store_client::StoreClient;
-use crate::trouble::Blame;
+use crate::trouble::Setback;
 
 /// What is left to do after a partition's lane was released.
 pub(crate) struct Tail {
@@ -22,7 +23,7 @@ impl Engine {
     /// Steps 7 to 10, outside the partition's lane.
     pub(crate) async fn finish(&self, key: &LaneKey, tail: Tail) {
         let Tail { completion, mut jobs } = tail;
-        let (report, blame) = self.complete(key, completion).await;
+        let (report, setback) = self.complete(key, completion).await;
         let has_failures = report.failures().next().is_some();
         self.lanes.add_marks(key, report.marks, self.now_ms());
         if has_failures {
@@ -37,30 +38,35 @@ impl Engine {
                     Ok(()) => Disposition::Committed,
                     Err(reason) => Disposition::Retry { reason: reason.clone() },
                 };
-                self.settle_message(job, disposition, blame);
+                self.settle_message(job, disposition, setback);
             }
         }
     }
 
-    /// Steps 7 to 9, for what was committed now or before; and what is to blame if they could not be taken.
-    pub(crate) async fn complete(&self, key: &LaneKey, completion: Completion) -> (CompletionReport, Blame) {
+    /// Steps 7 to 9, for what was committed now or before; and what is said for those that could not be
+    /// taken.
+    pub(crate) async fn complete(
+        &self,
+        key: &LaneKey,
+        completion: Completion,
+    ) -> (CompletionReport, Setback) {
         let mut step = completion.begin();
-        let mut blame = Blame::Message;
+        let mut setback = Setback::NONE;
         let report = loop {
             step = match step {
                 CompletionStep::ReadOutputs(read) => {
                     let entries = Box::pin(self.store(key).read_entries(read.requests())).await;
-                    blame = blame.or_outage(failed_in_passing(&entries, StoreError::is_retryable));
+                    setback.blame_outage_if(failed_in_passing(&entries, StoreError::is_retryable));
                     read.answer(entries)
                 }
                 CompletionStep::PublishEffects(publish) => {
                     let effects = publish.effects().cloned().collect();
                     let published = Box::pin(self.effects.publish_all(effects)).await;
-                    publish.answer(published)
+                    publish.answer(said(published, &mut setback))
                 }
                 CompletionStep::Publish(publish) => {
                     let sent = self.broker.publish(publish.envelopes()).await;
-                    blame = blame.or_outage(failed_in_passing(&sent, BrokerError::is_retryable));
+                    setback.blame_outage_if(failed_in_passing(&sent, BrokerError::is_retryable));
                     publish.answer(sent.into_iter().map(|answer| answer.map_err(|e| e.to_string())).collect())
                 }
                 CompletionStep::CleanUp(clean_up) => {
@@ -68,17 +74,17 @@ impl Engine {
                     let lost =
                         lost.map(|effect| (effect.kind.clone(), effect.registration.name.clone())).collect();
                     let answers = Box::pin(self.effects.clean_up_all(lost)).await;
-                    clean_up.answer(answers)
+                    clean_up.answer(said(answers, &mut setback))
                 }
                 CompletionStep::Release(release) => {
                     let carried = release.effects();
                     let carried = carried.map(|effect| (effect.kind.clone(), effect.name.clone())).collect();
                     let answers = Box::pin(self.effects.clean_up_all(carried)).await;
-                    release.answer(answers)
+                    release.answer(said(answers, &mut setback))
                 }
                 CompletionStep::Consume(consume) => {
                     let deleted = self.consume(consume.tokens()).await;
-                    blame = blame.or_outage(failed_in_passing(&deleted, StoreError::is_retryable));
+                    setback.blame_outage_if(failed_in_passing(&deleted, StoreError::is_retryable));
                     consume.answer(deleted)
                 }
                 CompletionStep::Done(report) => break report,
@@ -89,7 +95,7 @@ impl Engine {
                 self.consumed.insert(outcome.pending.origin.message_id(), token);
             }
         }
-        (report, blame)
+        (report, setback)
     }
 
     /// Reads tokens, each from the store that its alias names.
@@ -137,6 +143,18 @@ impl Engine {
         let first = self.stores.first().expect("a gate has at least one store");
         StoreError::ForeignToken { store: first.alias().clone(), token: token.clone() }
     }
+}
+
+/// What came of side effects, for the machine; what else was said with it goes into the setback.
+fn said(answers: Vec<Result<(), GivenUp>>, setback: &mut Setback) -> Vec<Result<(), String>> {
+    let answers = answers.into_iter();
+    let said = |answer: Result<(), GivenUp>| {
+        answer.map_err(|given_up| {
+            setback.leave_alone(given_up.retry_after);
+            given_up.reason
+        })
+    };
+    answers.map(said).collect()
 }
 
 /// Whether something that was asked has failed and may succeed later.

@@ -170,6 +170,25 @@ impl Edge {
         Ok(self.engine.effects.required_blobs()?.delete(blob).await?)
     }
 
+    /// Does something to its end, even if whoever waits for it goes away. The gate waits for it when it closes.
+    ///
+    /// # Errors
+    /// [`TollgateError::Closed`] if the gate takes no more.
+    pub async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, TollgateError> {
+        if self.engine.tasks.is_ending() {
+            return Err(TollgateError::Closed);
+        }
+        let (reply, outcome) = oneshot::channel();
+        self.engine.tasks.spawn(async move {
+            // Nobody may be there any more who wants to know.
+            let _ = reply.send(work.await);
+        });
+        outcome.await.map_err(|_| TollgateError::Closed)
+    }
+
     /// What the store of the endpoint's partitions takes.
     pub fn store_limits(&self) -> StoreLimits {
         self.engine.stores[self.store].store().limits()

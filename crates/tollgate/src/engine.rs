@@ -29,12 +29,12 @@ use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
 use crate::runtime::Tasks;
 use crate::settings::Settings;
-use crate::side_effects::{FetchError, SideEffects};
+use crate::side_effects::{GivenUp, SideEffects};
 use crate::statistics::Counters;
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
 use crate::transaction::{Ended, Tx};
-use crate::trouble::Blame;
+use crate::trouble::{Blame, Setback};
 
 // Futures that are seldom needed are boxed below: all others together are what each message's task allocates and moves.
 
@@ -160,26 +160,26 @@ impl Engine {
             step = match step {
                 Step::Load(load) => {
                     let loaded = Box::pin(self.store(key).load(load.request())).await;
-                    batch.blame_outage_if(loaded.as_ref().is_err_and(StoreError::is_retryable));
+                    batch.setback.blame_outage_if(loaded.as_ref().is_err_and(StoreError::is_retryable));
                     load.answer(loaded)
                 }
                 Step::Recover(recover) => {
                     self.counters.recoveries.add(recover.pending_count());
                     let (recovering, completion) = recover.start();
-                    let (report, blame) = Box::pin(self.complete(key, completion)).await;
-                    batch.blame_outage_if(blame == Blame::Outage);
+                    let (report, setback) = Box::pin(self.complete(key, completion)).await;
+                    batch.setback.and(setback);
                     recovering.answer(report)
                 }
                 Step::ReadTokens(read) => {
                     let entries = self.read_tokens(read.requests()).await;
-                    batch.blame_outage_if(failed_in_passing(&entries, StoreError::is_retryable));
+                    batch.setback.blame_outage_if(failed_in_passing(&entries, StoreError::is_retryable));
                     read.answer(entries)
                 }
                 Step::Handle(handle) => self.handle(key, handle, &mut batch).await,
                 Step::WakeUp(wake_up) => {
                     let delay = self.settings.wake_up_after;
                     let sent = Box::pin(self.broker.publish_later(wake_up.envelope(), delay)).await;
-                    batch.blame_outage_if(sent.as_ref().is_err_and(BrokerError::is_retryable));
+                    batch.setback.blame_outage_if(sent.as_ref().is_err_and(BrokerError::is_retryable));
                     wake_up.answer(sent.map_err(|error| error.to_string()))
                 }
                 Step::Commit(mut commit) => {
@@ -190,7 +190,7 @@ impl Engine {
                         request = commit.request();
                     }
                     let answer = self.store(key).commit(request, || commit.request()).await;
-                    batch.blame_outage_if(answer.as_ref().is_err_and(StoreError::is_retryable));
+                    batch.setback.blame_outage_if(answer.as_ref().is_err_and(StoreError::is_retryable));
                     match &answer {
                         Ok(CommitOutcome::Committed { .. }) if commit.message_count() > 0 => {
                             self.counters.commits.add(1);
@@ -236,7 +236,10 @@ impl Engine {
         for effect in input.effects.iter().filter(|effect| effect.kind.as_str() != BLOB_KIND) {
             match Box::pin(self.effects.fetch(effect)).await {
                 Ok(content) => carried.push((effect.kind.clone(), content)),
-                Err(error) => return handle.failed(failure(error)),
+                Err(error) => {
+                    batch.setback.leave_alone(error.retry_after);
+                    return handle.failed(failure(error));
+                }
             }
         }
         // Not of the whole processing: the handlers of a fold run one after the other.
@@ -274,6 +277,7 @@ impl Engine {
             Ok(()) => tx.store_large_bodies().await.map_err(HandlerError::from),
             failed => failed,
         };
+        batch.setback.leave_alone(tx.left_alone());
         match tx.end(result) {
             Ended::Overtaken(step) => step.lost(),
             Ended::Replayed(step, response) => step.replayed(response),
@@ -303,7 +307,7 @@ impl Engine {
             Some(view) => self.cache.put(key, place, view),
             None => self.cache.forget(key),
         }
-        let Batch { mut jobs, responses, blame, .. } = batch;
+        let Batch { mut jobs, responses, setback, .. } = batch;
         let waits = |slot| {
             settled
                 .completion
@@ -328,7 +332,7 @@ impl Engine {
                 continue;
             }
             match job {
-                Job::Message(job) => self.settle_message(job, disposition, blame),
+                Job::Message(job) => self.settle_message(job, disposition, setback),
                 Job::Request(job) => {
                     let response = responses.get(&slot).cloned().unwrap_or_default();
                     let outcome = self.request_outcome(disposition, response);
@@ -382,7 +386,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition, blame: Blame) {
+    pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition, setback: Setback) {
         let MessageJob { endpoint, envelope, answer_to, delivery_count, permit } = job;
         let verdict = match disposition {
             Disposition::Committed | Disposition::CommittedBefore | Disposition::Visited => {
@@ -396,14 +400,16 @@ impl Engine {
                 Verdict::Acknowledge
             }
             Disposition::Retry { reason }
-                if delivery_count >= self.settings.deliveries_max && blame == Blame::Message =>
+                if delivery_count >= self.settings.deliveries_max && setback.blame == Blame::Message =>
             {
                 self.dead_letter(&envelope, format!("{reason} (after {delivery_count} deliveries)"))
             }
             Disposition::Retry { reason } => {
                 self.counters.retries.add(1);
                 tracing::debug!(message = %envelope.message_id, partition = %envelope.to.partition, %reason, "put back");
-                Verdict::Retry { after: self.settings.redelivery.after(delivery_count, self.tasks.runtime()) }
+                // Both together, so that those who were sent away at the same time don't come back at the same time.
+                let backoff = self.settings.redelivery.after(delivery_count, self.tasks.runtime());
+                Verdict::Retry { after: setback.left_alone + backoff }
             }
             Disposition::DeadLetter { reason } => self.dead_letter(&envelope, reason),
             Disposition::Replayed(_) | Disposition::Postponed => {
@@ -422,7 +428,7 @@ impl Engine {
 }
 
 /// What is said of a message that could not be given what it carries.
-fn failure(FetchError { reason, is_retryable }: FetchError) -> Failure {
+fn failure(GivenUp { reason, is_retryable, .. }: GivenUp) -> Failure {
     if is_retryable { Failure::Passing { reason } } else { Failure::Permanent { reason } }
 }
 

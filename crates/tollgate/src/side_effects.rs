@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -70,14 +71,14 @@ impl SideEffects {
     }
 
     /// Makes side effects happen; one answer each, in their order.
-    pub(crate) async fn publish_all(&self, effects: Vec<AttachedEffect>) -> Vec<Result<(), String>> {
+    pub(crate) async fn publish_all(&self, effects: Vec<AttachedEffect>) -> Vec<Result<(), GivenUp>> {
         let answers = stream::iter(effects).map(|effect| async move {
             if effect.kind.as_str() == BLOB_KIND {
                 // It is visible by being named.
                 return Ok(());
             }
             let kind = self.known(&effect.kind)?;
-            self.repeatedly(EffectError::is_retryable, || kind.publish(&effect)).await.inspect(|()| {
+            self.repeatedly(|| kind.publish(&effect)).await.inspect(|()| {
                 self.counters.effects_published.add(1);
             })
         });
@@ -88,15 +89,16 @@ impl SideEffects {
     pub(crate) async fn clean_up_all(
         &self,
         effects: Vec<(EffectKind, EffectName)>,
-    ) -> Vec<Result<(), String>> {
+    ) -> Vec<Result<(), GivenUp>> {
         let answers = stream::iter(effects).map(|(kind, name)| async move {
             let cleaned = if kind.as_str() == BLOB_KIND {
-                let blobs =
-                    self.blobs.as_ref().ok_or("a blob is to be deleted, but the gate has no blob storage")?;
-                self.repeatedly(BlobError::is_retryable, || blobs.delete(&name)).await
+                let missing =
+                    || GivenUp::because("a blob is to be deleted, but the gate has no blob storage");
+                let blobs = self.blobs.as_ref().ok_or_else(missing)?;
+                self.repeatedly(|| blobs.delete(&name)).await
             } else {
                 let kind = self.known(&kind)?;
-                self.repeatedly(EffectError::is_retryable, || kind.clean_up(&name)).await
+                self.repeatedly(|| kind.clean_up(&name)).await
             };
             cleaned.inspect(|()| self.counters.effects_cleaned_up.add(1))
         });
@@ -104,20 +106,9 @@ impl SideEffects {
     }
 
     /// What the handler of a message sees of a side effect that it carries.
-    pub(crate) async fn fetch(&self, effect: &AttachedEffect) -> Result<Bytes, FetchError> {
-        let unknown = |reason| FetchError { reason, is_retryable: true };
-        let kind = self.known(&effect.kind).map_err(unknown)?;
-        let mut last = None;
-        let answer = self
-            .repeatedly(
-                |error: &EffectError| {
-                    last = Some(error.is_retryable());
-                    error.is_retryable()
-                },
-                || kind.fetch(effect),
-            )
-            .await;
-        answer.map_err(|reason| FetchError { reason, is_retryable: last.unwrap_or(true) })
+    pub(crate) async fn fetch(&self, effect: &AttachedEffect) -> Result<Bytes, GivenUp> {
+        let kind = self.known(&effect.kind)?;
+        self.repeatedly(|| kind.fetch(effect)).await
     }
 
     /// Reads a body that was moved to blob storage.
@@ -126,10 +117,12 @@ impl SideEffects {
         effect: Option<&AttachedEffect>,
         name: &EffectName,
         bytes_max: usize,
-    ) -> Result<Bytes, FetchError> {
-        let passing = |reason: String| FetchError { reason, is_retryable: true };
-        let of_blob =
-            |error: BlobError| FetchError { is_retryable: error.is_retryable(), reason: error.to_string() };
+    ) -> Result<Bytes, GivenUp> {
+        let passing = |reason: String| GivenUp { is_retryable: true, ..GivenUp::because(reason) };
+        let of_blob = |error: BlobError| GivenUp {
+            is_retryable: error.is_retryable(),
+            ..GivenUp::because(error.to_string())
+        };
         let blobs = self
             .blobs
             .as_ref()
@@ -145,27 +138,28 @@ impl SideEffects {
         collect(name, content, bytes_max).await.map_err(of_blob)
     }
 
-    fn known(&self, kind: &EffectKind) -> Result<&Arc<dyn SideEffect>, String> {
+    fn known(&self, kind: &EffectKind) -> Result<&Arc<dyn SideEffect>, GivenUp> {
         self.kinds.get(kind).ok_or_else(|| {
-            format!("nobody here knows side effects of kind {kind}: configure the gate with it")
+            let reason = format!("nobody here knows side effects of kind {kind}: configure the gate with it");
+            // Another process may know them.
+            GivenUp { is_retryable: true, ..GivenUp::because(reason) }
         })
     }
 
-    /// Takes a step, and takes it again while it fails for a passing reason.
-    pub(crate) async fn repeatedly<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    /// Takes a step, and takes it again while it fails for a passing reason and nobody asks to be left alone.
+    pub(crate) async fn repeatedly<T, E: Failing, F: Future<Output = Result<T, E>>>(
         &self,
-        mut is_retryable: impl FnMut(&E) -> bool,
         step: impl Fn() -> F,
-    ) -> Result<T, String> {
+    ) -> Result<T, GivenUp> {
         let mut failures = 0;
         loop {
             match step().await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    let again = is_retryable(&error);
+                    let (is_retryable, retry_after) = (error.is_retryable(), error.retry_after());
                     failures += 1;
-                    if !again || failures > REPETITIONS_MAX {
-                        return Err(error.to_string());
+                    if !is_retryable || retry_after.is_some() || failures > REPETITIONS_MAX {
+                        return Err(GivenUp { reason: error.to_string(), is_retryable, retry_after });
                     }
                     tracing::debug!(failures, %error, "a step of a side effect failed and is repeated");
                     self.tasks.runtime().sleep(Backoff::IN_PLACE.after(failures, self.tasks.runtime())).await;
@@ -175,9 +169,43 @@ impl SideEffects {
     }
 }
 
-/// Why a handler can't be given what its message carries.
+/// What a step of a side effect fails with.
+pub(crate) trait Failing: std::fmt::Display {
+    fn is_retryable(&self) -> bool;
+    fn retry_after(&self) -> Option<Duration>;
+}
+
+impl Failing for EffectError {
+    fn is_retryable(&self) -> bool {
+        self.is_retryable()
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after()
+    }
+}
+
+impl Failing for BlobError {
+    fn is_retryable(&self) -> bool {
+        self.is_retryable()
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Why a step of a side effect is not taken now.
 #[derive(Debug)]
-pub(crate) struct FetchError {
+pub(crate) struct GivenUp {
     pub(crate) reason: String,
     pub(crate) is_retryable: bool,
+    /// For how long whoever was asked wants to be left alone.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl GivenUp {
+    fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_retryable: false, retry_after: None }
+    }
 }

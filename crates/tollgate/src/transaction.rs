@@ -3,6 +3,7 @@
 
 use std::any::TypeId;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -49,6 +50,8 @@ pub(crate) struct Effects {
     /// Prepared, and not carried by a message yet.
     pub(crate) loose: u32,
     pub(crate) fate: Fate,
+    /// For how long whoever was asked for one of them wants to be left alone.
+    pub(crate) left_alone: Option<Duration>,
 }
 
 /// Whether the attempt may still commit, as far as its side effects have shown.
@@ -248,6 +251,11 @@ impl Tx {
                 Ok(())
             }
         }
+    }
+
+    /// For how long whoever was asked for a side effect wants to be left alone.
+    pub(crate) fn left_alone(&self) -> Option<Duration> {
+        self.shared.effects.try_lock().ok()?.left_alone
     }
 
     /// Ends the transaction: later calls through clones of it fail.

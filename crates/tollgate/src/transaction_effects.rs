@@ -95,7 +95,10 @@ impl Tx {
                 effects.loose += 1;
                 Ok(Prepared(AttachedEffect { kind: effect.kind().clone(), name, detail }))
             }
-            Ok(Err(error)) => Err(self.unconfirmed(&mut effects, error.into())),
+            Ok(Err(error)) => {
+                effects.left_alone = effects.left_alone.max(error.retry_after());
+                Err(self.unconfirmed(&mut effects, error.into()))
+            }
             Err(late) => Err(self.unconfirmed(&mut effects, late)),
         }
     }

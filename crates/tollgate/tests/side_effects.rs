@@ -129,7 +129,7 @@ impl Transfers {
         if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
         {
             let reason = "the connection broke".to_owned();
-            return Err(EffectError::Unavailable { name: name.clone(), reason });
+            return Err(EffectError::Unavailable { name: name.clone(), reason, retry_after: None });
         }
         Ok(())
     }

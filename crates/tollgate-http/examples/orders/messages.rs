@@ -208,7 +208,16 @@ impl Totals {
 pub struct Payment {
     pub account: String,
     pub order: OrderId,
+    #[serde(deserialize_with = "whole_number")]
     pub cents: u64,
+}
+
+/// Whoever writes JSON may write a whole number as `5.0`.
+fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let from_float = || number.as_f64().filter(|number| number.fract() == 0.0)?.to_string().parse().ok();
+    let whole = number.as_u64().or_else(from_float);
+    whole.ok_or_else(|| serde::de::Error::custom(format!("{number} is no whole number, or below zero")))
 }
 
 /// What the provider answers to a payment that it takes.

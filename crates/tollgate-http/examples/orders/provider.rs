@@ -16,6 +16,13 @@ use crate::messages::{OrderId, Payment, Receipt, Refusal, Step, Sum, Taken, Tota
 /// The provider's endpoints.
 pub const ENDPOINTS: [&str; 2] = ["payments", "ledger"];
 
+/// The media type of payments.
+const JSON: &str = "application/json";
+
+/// Longest name of an account or an order, and the largest payment: beyond any that makes sense.
+const NAME_CHARS_MAX: usize = 64;
+const CENTS_MAX: u64 = 100_000_000_000;
+
 /// Where payments are made.
 pub const PAYMENTS: &str = "/payments";
 
@@ -53,11 +60,13 @@ pub async fn run(place: &Place) -> Result<(), Failure> {
 
 /// The server: a payment is executed on the partition of its account.
 fn payments(edge: Edge, key: String) -> ExactlyOnce {
-    let account = |request: &Request| {
-        let payment: Payment = request.read_json().map_err(|error| format!("it is no payment: {error}"))?;
+    let account = |request: Request| async move {
+        let payment: Payment = request.read_json().await?;
+        check(&request.content_type, &payment).map_err(HandlerError::permanent)?;
         Ok(format!("{ACCOUNTS}{}", payment.account))
     };
-    ExactlyOnce::new(edge, PAYMENTS, account, pay).authenticate(move |head| {
+    let server = ExactlyOnce::new(edge, PAYMENTS, account, pay).describe_body(JSON, schema());
+    server.authenticate(move |head| {
         let given = head.headers.get(AUTHORIZATION).map_or(&b""[..], |key| key.as_bytes());
         // Hashes are compared, so that the time it takes says nothing about the key.
         let is_known = blake3::hash(given) == blake3::hash(key.as_bytes());
@@ -66,6 +75,37 @@ fn payments(edge: Edge, key: String) -> ExactlyOnce {
         } else {
             Err(Problem::new(ProblemKind::Unauthenticated, "send the key that was agreed upon"))
         })
+    })
+}
+
+/// Whether a payment is what [`schema`] says: before it is stored, so that it is refused and not only fails.
+fn check(content_type: &str, payment: &Payment) -> Result<(), String> {
+    if content_type.split(';').next().map(str::trim) != Some(JSON) {
+        return Err(format!("a payment is {JSON}"));
+    }
+    let order = payment.order.to_string();
+    for (what, name) in [("account", &payment.account), ("order", &order)] {
+        if !(1..=NAME_CHARS_MAX).contains(&name.chars().count()) {
+            return Err(format!("{what} has 1 to {NAME_CHARS_MAX} characters"));
+        }
+    }
+    if payment.cents > CENTS_MAX {
+        return Err(format!("a payment is at most {CENTS_MAX} cents"));
+    }
+    Ok(())
+}
+
+/// What a payment looks like, for the OpenAPI description.
+fn schema() -> serde_json::Value {
+    let name = serde_json::json!({ "type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX });
+    serde_json::json!({
+        "type": "object",
+        "required": ["account", "order", "cents"],
+        "properties": {
+            "account": name,
+            "order": name,
+            "cents": { "type": "integer", "minimum": 0, "maximum": CENTS_MAX },
+        },
     })
 }
 
@@ -83,7 +123,7 @@ pub fn opening_balance(account: &str) -> u64 {
 
 /// Takes a payment, or refuses it. Either is the answer for good.
 async fn pay(tx: Tx, request: Request) -> Result<Response, HandlerError> {
-    let Payment { account: name, order, cents } = request.read_json().map_err(HandlerError::permanent)?;
+    let Payment { account: name, order, cents } = request.read_json().await?;
     let opened = || Account { cents: opening_balance(&name), payments: 0 };
     let mut account: Account = tx.get(ACCOUNT).await?.unwrap_or_else(opened);
     if account.cents < cents {

@@ -1,7 +1,7 @@
 //! The four steps of exactly-once HTTP on top of the edge: store, execute, read, remove. Each is idempotent and each may be cut
 //! off anywhere. How they look as HTTP is told in [`super::routes`].
 //!
-//! A request lies in one of the shelves, partitions of their own; its response lies in the partition that executed it, put
+//! A request lies in one of the shelves, partitions of their own (a large one in part only: [`super::arriving`]); its response lies in the partition that executed it, put
 //! there by the same commit, and is the marker of the execution. What keeps a late copy of `POST` from executing what was
 //! removed: the execution reads the shelf *after* it has loaded its partition, and the removal first marks the shelf, then
 //! commits to that partition. So either the execution sees the mark, or its commit conflicts with the removal's.
@@ -16,11 +16,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tollgate::core::blobs::{BlobStream, collect};
+use tollgate::core::blobs::BlobStream;
 use tollgate::core::{EffectName, PartitionKey};
-use tollgate::{Answer, BlobReference, Edge, HandlerError, TollgateError, Tx};
+use tollgate::{Answer, Edge, HandlerError, TollgateError, Tx};
 
-use super::stored_request::{RequestState, StoredRequest, request_item, response_item, shelf, shelf_of};
+use super::arriving::Sender;
+use super::content::Content;
+use super::openapi::Accepted;
+use super::request_body::RequestBody;
+use super::stored_request::{
+    RequestState, StoredRequest, fingerprint_of, request_item, response_item, shelf, shelf_of,
+};
 use super::{Authenticate, Caller, Handler, Limits, PartitionOf, Request, Response, Tombstones, unknown};
 use crate::problem::{Problem, ProblemKind};
 use crate::request_id::RequestId;
@@ -46,6 +52,8 @@ pub(super) struct Exchange {
     /// The path below which it serves: two servers of one endpoint must not meet each other's requests.
     pub(super) base: String,
     pub(super) limits: Limits,
+    /// What is said of bodies in the description.
+    pub(super) accepted: Option<Accepted>,
     pub(super) tombstones: Tombstones,
 }
 
@@ -65,66 +73,94 @@ pub(super) struct Answered {
 
 impl Exchange {
     /// `PUT`: from now on the request can be executed.
-    pub(super) async fn store(&self, request: Request) -> Result<Stored, Problem> {
-        let bad = |reason: String| Problem::new(ProblemKind::BadRequest, reason);
-        let partition = (self.partition)(&request).map_err(bad)?;
-        PartitionKey::new(&partition).map_err(|error| bad(error.to_string()))?;
-        if partition.starts_with(&self.shelves()) {
-            return Err(bad("the request asks for a partition that the server keeps for itself".to_owned()));
-        }
-        let (id, caller, body) = (request.id, request.caller.clone(), request.body.clone());
-        let stored = StoredRequest::new(&request, partition, now_ms());
-        let (fingerprint, incarnation) = (stored.head.fingerprint.clone(), stored.head.incarnation.clone());
-        let in_blob = self.is_for_a_blob(&body);
-        let (place, is_tracked) = (self.shelf(id), self.limits.is_tracked);
-        if self.tombstones.has(id, &caller) {
+    pub(super) async fn store(self: &Arc<Self>, sender: Sender, body: Bytes) -> Result<Stored, Problem> {
+        let Sender { id, caller, content_type } = &sender;
+        let since = Instant::now();
+        let hasher = fingerprint_of(content_type);
+        let mut stored = StoredRequest::new(caller, content_type, now_ms());
+        stored.head.fingerprint = hasher.clone().update(&body).finalize().to_hex().to_string();
+        let asked = Request {
+            id: *id,
+            caller: caller.clone(),
+            content_type: content_type.clone(),
+            body: RequestBody::held(body.clone()),
+        };
+        stored.head.partition = self.partition_of(asked).await?;
+        stored.body = body.clone();
+        if self.tombstones.has(*id, caller) {
             // A copy that was held up: stored again it would be nobody's.
-            return Err(deleted(id));
+            return Err(deleted(*id));
         }
-        let (edge, arrived) = (self.edge.clone(), Instant::now());
+        let known = decoded(*id, StoredRequest::decode(&self.put_new(*id, &stored, since).await?))?;
+        let incarnation = known.head.incarnation.clone();
+        if incarnation == stored.head.incarnation {
+            return Ok(Stored::New { incarnation });
+        }
+        if known.is_reservation() {
+            // A larger body was to arrive under the id, and may have.
+            let content = Content::whole(body, hasher);
+            return Arc::clone(self).store_arriving(sender, content).await;
+        }
+        if !known.is_of(caller) || !is_same(&known.head.fingerprint, &stored.head.fingerprint) {
+            return Err(id_in_use(*id));
+        }
+        match known.head.state {
+            RequestState::Deleting => Err(deleted(*id)),
+            RequestState::Stored | RequestState::GivenUp => Ok(Stored::Again { incarnation }),
+        }
+    }
+
+    /// Puts something into the shelf of an id under which nothing is known, and returns what is known under it then.
+    pub(super) async fn put_new(
+        &self,
+        id: RequestId,
+        new: &StoredRequest,
+        since: Instant,
+    ) -> Result<Bytes, Problem> {
+        let (edge, bytes, stored_at_ms) = (self.edge.clone(), new.encode(), new.head.stored_at_ms);
+        let is_tracked = self.limits.is_tracked;
         let put = move |tx: Tx| {
-            let (edge, mut stored, body) = (edge.clone(), stored.clone(), body.clone());
+            let (edge, bytes) = (edge.clone(), bytes.clone());
             async move {
                 let item = request_item(id);
                 if let Some(known) = tx.get_bytes(&item).await? {
                     let now = edge.read(tx.partition().as_str(), &item).await?;
                     return Ok(now.map_or(Answer::Executed(known), Answer::Replayed));
                 }
-                if arrived.elapsed() > STORE_TIME_MAX {
+                if since.elapsed() > STORE_TIME_MAX {
                     return Err(HandlerError::retry("it arrived too long ago to be stored now"));
-                }
-                if in_blob {
-                    stored.head.blob = Some(tx.put_blob("requests/", body).await?);
-                    stored.body = Bytes::new();
                 }
                 if is_tracked {
                     let mut index: Index = tx.get(INDEX).await?.unwrap_or_default();
-                    index.insert(id.to_string(), stored.head.stored_at_ms);
+                    index.insert(id.to_string(), stored_at_ms);
                     tx.put(INDEX, &index)?;
                 }
-                let bytes = stored.encode();
                 tx.put_bytes(&item, bytes.clone())?;
                 Ok(Answer::Executed(bytes))
             }
         };
         let step = format!("store/{id}/{}", RequestId::random());
-        let put = self.edge.advance_bytes(&place, &step, put).await.map_err(|error| match error {
+        let put = self.edge.advance_bytes(&self.shelf(id), &step, put).await.map_err(|error| match error {
             // There is no handler here that could refuse it: it hit a limit of the store.
             TollgateError::RequestRefused { reason } => Problem::new(ProblemKind::TooLarge, reason),
             error => failed(id, &error),
         });
-        let known = decoded(id, StoredRequest::decode(&put?.into_response()))?;
-        if known.head.incarnation == incarnation {
-            return Ok(Stored::New { incarnation });
+        Ok(put?.into_response())
+    }
+
+    /// On which partition a request is to be executed.
+    pub(super) async fn partition_of(&self, request: Request) -> Result<String, Problem> {
+        let bad = |reason: String| Problem::new(ProblemKind::BadRequest, reason);
+        let id = request.id;
+        let partition = (self.partition)(request).await.map_err(|error| match error {
+            HandlerError::Permanent { reason } => bad(reason),
+            HandlerError::Retry { reason } => failed(id, &TollgateError::RequestFailed { reason }),
+        })?;
+        PartitionKey::new(&partition).map_err(|error| bad(error.to_string()))?;
+        if partition.starts_with(&self.shelves()) {
+            return Err(bad("the request asks for a partition that the server keeps for itself".to_owned()));
         }
-        if !known.is_of(&caller) || !is_same(&known.head.fingerprint, &fingerprint) {
-            let detail = format!("another request is stored under {id}: draw a new id");
-            return Err(Problem::new(ProblemKind::IdInUse, detail));
-        }
-        match known.head.state {
-            RequestState::Stored => Ok(Stored::Again { incarnation: known.head.incarnation }),
-            RequestState::Deleting => Err(deleted(id)),
-        }
+        Ok(partition)
     }
 
     /// `POST`: executes the request unless it was executed before. `meant`: which incarnation the caller means.
@@ -138,8 +174,8 @@ impl Exchange {
         let incarnation = stored.head.incarnation.clone();
         let partition = stored.head.partition.clone();
         let body = match &stored.head.blob {
-            None => stored.body.clone(),
-            Some(blob) => self.whole(id, blob).await?,
+            None => RequestBody::held(stored.body.clone()),
+            Some(blob) => RequestBody::blob(blob.clone(), self.edge.clone(), self.limits.read_bytes_max),
         };
         let content_type = stored.head.content_type.clone();
         let request = Request { id, caller: caller.clone(), content_type, body };
@@ -229,7 +265,7 @@ impl Exchange {
                 let incarnation = incarnation.clone();
                 async move {
                     if let Some(mut stored) = same(&tx, id, &incarnation).await?
-                        && stored.head.state == RequestState::Stored
+                        && stored.head.state != RequestState::Deleting
                     {
                         stored.head.state = RequestState::Deleting;
                         tx.put_bytes(&request_item(id), stored.encode())?;
@@ -240,7 +276,33 @@ impl Exchange {
         };
         let step = format!("{id}/{incarnation}");
         self.edge.advance_bytes(&place, &format!("mark/{step}"), mark).await.map_err(of_store)?;
-        // From here on nobody begins to execute it, and whoever has begun conflicts with this commit or comes before it.
+        // A body that has arrived meanwhile is there now, and none will arrive any more.
+        let stored = match stored.head.place {
+            None => stored,
+            Some(_) => self
+                .fence(id, &stored)
+                .await?
+                .filter(|at| at.head.incarnation == incarnation)
+                .unwrap_or(stored),
+        };
+        if !stored.is_reservation() {
+            self.forget(id, &stored).await?;
+        }
+        if let Some(blob) = &stored.head.blob {
+            self.edge.delete_blob(blob.name()).await.map_err(of_store)?;
+        }
+        if stored.head.place.is_some() {
+            self.vacate(id, &stored).await?;
+        }
+        self.clear(id, incarnation, RequestState::Deleting).await?;
+        self.tombstones.add(id, &stored.head.caller);
+        Ok(())
+    }
+
+    /// Removes the response, and commits to the partition that executes the request even if there is none: it is marked in its shelf, so
+    /// from here on nobody begins to execute it, and whoever has begun conflicts with this commit or comes before it.
+    async fn forget(&self, id: RequestId, stored: &StoredRequest) -> Result<(), Problem> {
+        let of_store = |error: TollgateError| failed(id, &error);
         let mut removed: Option<EffectName> = None;
         loop {
             let known = removed.clone();
@@ -261,10 +323,10 @@ impl Exchange {
                     Ok(Answer::Executed(Bytes::new()))
                 }
             };
-            let step = format!("forget/{step}/{}", RequestId::random());
+            let step = format!("forget/{id}/{}", RequestId::random());
             let forgotten = self.edge.advance_bytes(&stored.head.partition, &step, forget).await;
             match forgotten.map_err(of_store)? {
-                Answer::Executed(_) => break,
+                Answer::Executed(_) => return Ok(()),
                 Answer::Replayed(name) => {
                     let name = EffectName::new(String::from_utf8_lossy(&name))
                         .map_err(|error| damaged(id, &error))?;
@@ -273,14 +335,22 @@ impl Exchange {
                 }
             }
         }
-        if let Some(blob) = &stored.head.blob {
-            self.edge.delete_blob(blob.name()).await.map_err(of_store)?;
-        }
+    }
+
+    /// Removes what lies in the shelf, if it is in that state.
+    pub(super) async fn clear(
+        &self,
+        id: RequestId,
+        incarnation: String,
+        state: RequestState,
+    ) -> Result<(), Problem> {
         let is_tracked = self.limits.is_tracked;
+        let step = format!("clear/{id}/{incarnation}");
         let clear = move |tx: Tx| {
             let incarnation = incarnation.clone();
             async move {
-                if same(&tx, id, &incarnation).await?.is_none() {
+                let known = same(&tx, id, &incarnation).await?;
+                if known.is_none_or(|known| known.head.state != state) {
                     return Ok(Answer::Executed(Bytes::new()));
                 }
                 if is_tracked {
@@ -292,9 +362,8 @@ impl Exchange {
                 Ok(Answer::Executed(Bytes::new()))
             }
         };
-        self.edge.advance_bytes(&place, &format!("clear/{step}"), clear).await.map_err(of_store)?;
-        self.tombstones.add(id, &stored.head.caller);
-        Ok(())
+        let cleared = self.edge.advance_bytes(&self.shelf(id), &step, clear).await;
+        cleared.map(|_| ()).map_err(|error| failed(id, &error))
     }
 
     /// The requests of one shelf, with when they were stored, if they are tracked.
@@ -309,8 +378,10 @@ impl Exchange {
     /// The request as it is stored now, whosever it is and whatever its state.
     pub(super) async fn known(&self, id: RequestId) -> Result<Option<StoredRequest>, Problem> {
         let read = self.edge.read(&self.shelf(id), &request_item(id)).await;
-        let bytes = read.map_err(|error| failed(id, &error))?;
-        bytes.map(|bytes| decoded(id, StoredRequest::decode(&bytes))).transpose()
+        let Some(bytes) = read.map_err(|error| failed(id, &error))? else { return Ok(None) };
+        let known = decoded(id, StoredRequest::decode(&bytes))?;
+        let followed = self.followed(id, known).await;
+        followed.map(Some).map_err(|error| failed(id, &error))
     }
 
     /// The caller's stored request.
@@ -321,10 +392,18 @@ impl Exchange {
         meant: Option<&Meant>,
     ) -> Result<StoredRequest, Problem> {
         let known = self.known(id).await?;
-        let stored = known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id, caller))?;
+        let mut stored =
+            known.filter(|stored| stored.is_of(caller)).ok_or_else(|| self.missing(id, caller))?;
+        if stored.head.state == RequestState::GivenUp {
+            self.settle(id, &stored).await?;
+            stored = self.known(id).await?.ok_or_else(|| self.missing(id, caller))?;
+        }
+        if stored.is_reservation() {
+            return Err(self.missing(id, caller));
+        }
         check_incarnation(id, &stored, meant)?;
         match stored.head.state {
-            RequestState::Stored => Ok(stored),
+            RequestState::Stored | RequestState::GivenUp => Ok(stored),
             RequestState::Deleting => Err(deleted(id)),
         }
     }
@@ -368,7 +447,7 @@ impl Exchange {
                 "the handler answers with {status}, which ends nothing"
             )));
         }
-        let stored = if self.is_for_a_blob(response.body()) {
+        let stored = if response.body().len() > self.held_bytes_max() {
             let blob = tx.put_blob("responses/", response.body().clone()).await?;
             StoredResponse::in_blob(incarnation, response, blob)
         } else {
@@ -400,24 +479,21 @@ impl Exchange {
         Ok(Answered { response, blob, replayed })
     }
 
-    async fn whole(&self, id: RequestId, blob: &BlobReference) -> Result<Bytes, Problem> {
-        let content = self.edge.read_blob(blob).await.map_err(|error| failed(id, &error))?;
-        let content = content.ok_or_else(|| deleted(id))?;
-        let collected = collect(blob.name(), content, usize::MAX).await;
-        collected.map_err(|error| failed(id, &error.into()))
-    }
-
-    fn is_for_a_blob(&self, body: &Bytes) -> bool {
+    /// Most bytes of a body that is held in memory and kept in an item; without blob storage that is all that is taken.
+    pub(super) fn held_bytes_max(&self) -> usize {
+        if !self.edge.has_blobs() {
+            return usize::MAX;
+        }
         let item_max = self.edge.store_limits().item_bytes_max.saturating_sub(HEAD_BYTES_MAX);
-        body.len() > self.limits.inline_bytes_max.min(item_max) && self.edge.has_blobs()
+        self.limits.inline_bytes_max.min(item_max)
     }
 
-    fn shelf(&self, id: RequestId) -> String {
+    pub(super) fn shelf(&self, id: RequestId) -> String {
         shelf(&self.shelves(), id, self.limits.shelves)
     }
 
     /// What the names of all shelves begin with.
-    fn shelves(&self) -> String {
+    pub(super) fn shelves(&self) -> String {
         format!("{}{}/requests/", self.edge.endpoint(), self.base)
     }
 
@@ -433,7 +509,11 @@ pub(super) type Index = BTreeMap<String, u64>;
 pub(super) struct Meant(pub(super) Vec<String>);
 
 /// The stored request, as the transaction sees it, if it is the incarnation.
-async fn same(tx: &Tx, id: RequestId, incarnation: &str) -> Result<Option<StoredRequest>, HandlerError> {
+pub(super) async fn same(
+    tx: &Tx,
+    id: RequestId,
+    incarnation: &str,
+) -> Result<Option<StoredRequest>, HandlerError> {
     let Some(bytes) = tx.get_bytes(&request_item(id)).await? else { return Ok(None) };
     let stored = StoredRequest::decode(&bytes)?;
     Ok(Some(stored).filter(|stored| stored.head.incarnation == incarnation))
@@ -449,17 +529,21 @@ fn check_incarnation(id: RequestId, stored: &StoredRequest, meant: Option<&Meant
     }
 }
 
+pub(super) fn id_in_use(id: RequestId) -> Problem {
+    Problem::new(ProblemKind::IdInUse, format!("another request is stored under {id}: draw a new id"))
+}
+
 /// Compares in a time that says nothing about where both differ.
-fn is_same(one: &str, other: &str) -> bool {
+pub(super) fn is_same(one: &str, other: &str) -> bool {
     blake3::hash(one.as_bytes()) == blake3::hash(other.as_bytes())
 }
 
-fn deleted(id: RequestId) -> Problem {
+pub(super) fn deleted(id: RequestId) -> Problem {
     Problem::new(ProblemKind::Deleted, format!("request {id} was deleted"))
 }
 
 /// What a caller is told of an error inside: that it may be repeated, or that somebody here has to look. Not more.
-fn failed(id: RequestId, error: &TollgateError) -> Problem {
+pub(super) fn failed(id: RequestId, error: &TollgateError) -> Problem {
     match error {
         TollgateError::RequestRefused { reason } => Problem::new(ProblemKind::Refused, reason.clone()),
         error if error.is_retryable() || matches!(error, TollgateError::Closed) => {
@@ -475,11 +559,11 @@ fn damaged(id: RequestId, error: &dyn std::fmt::Display) -> Problem {
     Problem::new(ProblemKind::Broken, "the server can't serve this request; its log says why")
 }
 
-fn decoded<T, E: std::error::Error>(id: RequestId, decoded: Result<T, E>) -> Result<T, Problem> {
+pub(super) fn decoded<T, E: std::error::Error>(id: RequestId, decoded: Result<T, E>) -> Result<T, Problem> {
     decoded.map_err(|error| damaged(id, &error))
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,10 +4,18 @@ use serde_json::{Map, Value, json};
 
 use crate::problem::ProblemKind;
 
+/// What bodies look like that the user's functions make sense of.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    pub(super) media_type: String,
+    pub(super) schema: Value,
+}
+
+/// An entity tag as it is understood: without commas, which separate them.
+const TAG: &str = r#"(W/)?"[!#-+\--~]*""#;
+
 /// The description of the routes below `base`.
-pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
-    let etag =
-        json!({ "ETag": { "description": "Which incarnation of the request it is", "schema": text() } });
+pub(super) fn describe(base: &str, body_bytes_max: usize, accepted: Option<&Accepted>) -> Value {
     let stored = |what: &str| {
         json!({
             "description": what,
@@ -33,30 +41,9 @@ pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
         "name": "If-Match",
         "in": "header",
         "description": "The ETag of the incarnation that is meant, so that a late copy of it never touches another",
-        "schema": text(),
+        "schema": { "type": "string", "minLength": 1, "pattern": format!(r"^(\*|{TAG}( ?, ?{TAG})*)$") },
     });
-    let put = operation(
-        "storeRequest",
-        "Stores a request, to be executed later; repeating it does nothing",
-        &json!({
-            "requestBody": {
-                "description": format!("Any body of at most {body_bytes_max} bytes; its media type is kept"),
-                "content": { "*/*": {} },
-            },
-            "responses": {
-                "200": { "description": "It had been stored before", "headers": etag },
-                "201": { "description": "It is stored", "headers": etag },
-            },
-        }),
-        &common,
-        &[
-            ProblemKind::BadRequest,
-            ProblemKind::IdInUse,
-            ProblemKind::Deleted,
-            ProblemKind::TooLarge,
-            ProblemKind::TooSlow,
-        ],
-    );
+    let put = put_operation(body_bytes_max, accepted, &common);
     let gone = [
         ProblemKind::BadRequest,
         ProblemKind::UnknownId,
@@ -122,6 +109,45 @@ pub(super) fn describe(base: &str, body_bytes_max: usize) -> Value {
         },
         "components": { "schemas": { "Problem": problem_schema() } },
     })
+}
+
+/// `PUT`, with links to what may follow it.
+fn put_operation(body_bytes_max: usize, accepted: Option<&Accepted>, common: &[ProblemKind]) -> Value {
+    let etag =
+        json!({ "ETag": { "description": "Which incarnation of the request it is", "schema": text() } });
+    let content = match accepted {
+        None => json!({ "*/*": {} }),
+        Some(Accepted { media_type, schema }) => json!({ media_type: { "schema": schema } }),
+    };
+    let same = json!({ "id": "$request.path.id" });
+    let links = json!({
+        "execute": { "operationId": "executeRequest", "parameters": same },
+        "read": { "operationId": "readResponse", "parameters": same },
+        "delete": { "operationId": "deleteRequest", "parameters": same },
+    });
+    operation(
+        "storeRequest",
+        "Stores a request, to be executed later; repeating it does nothing",
+        &json!({
+            "requestBody": {
+                "description": format!("A body of at most {body_bytes_max} bytes; its media type is kept"),
+                "required": accepted.is_some(),
+                "content": content,
+            },
+            "responses": {
+                "200": { "description": "It had been stored before", "headers": etag, "links": links },
+                "201": { "description": "It is stored", "headers": etag, "links": links },
+            },
+        }),
+        common,
+        &[
+            ProblemKind::BadRequest,
+            ProblemKind::IdInUse,
+            ProblemKind::Deleted,
+            ProblemKind::TooLarge,
+            ProblemKind::TooSlow,
+        ],
+    )
 }
 
 fn text() -> Value {

@@ -1,6 +1,7 @@
 //! The exchange as HTTP: methods, headers, bodies within their limits, and problems as answers. What is done is in
 //! [`super::exchange`].
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,13 +10,17 @@ use axum::extract::{Path, Request as HttpRequest, State};
 use axum::response::Response as HttpResponse;
 use axum::routing::{get, put};
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::exchange::{Answered, Exchange, Meant, Stored};
-use super::{Caller, Request, Response};
-use crate::body::{self, read_body};
+use super::arriving::Sender;
+use super::content::Content;
+use super::exchange::{Answered, Exchange, Meant, Stored, failed};
+use super::stored_request::fingerprint_of;
+use super::{Caller, Response};
+use crate::body::{self, Arrival, Begun};
 use crate::problem::{Problem, ProblemKind};
 use crate::request_id::RequestId;
 use crate::{IDEMPOTENT_REPLAYED, STORED, TOLLGATE_RESPONSE};
@@ -52,9 +57,13 @@ async fn store(State(exchange): State<Arc<Exchange>>, path: RawId, request: Http
     let (parts, content) = request.into_parts();
     let (id, caller) = admit(&exchange, path, &parts).await?;
     let content_type = body::media_type(&parts.headers)?;
+    let sender = Sender { id, caller, content_type };
     let limits = exchange.limits;
-    let body = read_body(&parts.headers, content, limits.body_bytes_max, limits.body_time_max).await?;
-    let stored = exchange.store(Request { id, caller, content_type, body }).await?;
+    let mut arrival = Arrival::begin(&parts.headers, content, limits.body_bytes_max, limits.body_time_max)?;
+    let stored = match arrival.up_to(exchange.held_bytes_max()).await? {
+        Begun::Whole(body) => exchange.store(sender, body).await?,
+        Begun::Large(beginning) => store_arriving(&exchange, sender, beginning, arrival).await?,
+    };
     let (status, incarnation) = match &stored {
         Stored::New { incarnation } => (StatusCode::CREATED, incarnation),
         Stored::Again { incarnation } => (StatusCode::OK, incarnation),
@@ -66,6 +75,24 @@ async fn store(State(exchange): State<Arc<Exchange>>, path: RawId, request: Http
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// Stores what the connection goes on reading. If the connection breaks, nobody is there any more who would be answered; what was
+/// begun is tidied up all the same.
+async fn store_arriving(
+    exchange: &Arc<Exchange>,
+    sender: Sender,
+    beginning: Bytes,
+    arrival: Arrival,
+) -> Result<Stored, Problem> {
+    let id = sender.id;
+    let (content, pump) = Content::of(beginning, arrival, fingerprint_of(&sender.content_type));
+    let storing = exchange.edge.to_its_end(Arc::clone(exchange).store_arriving(sender, content));
+    let stored = match select(pin!(storing), pin!(pump.run())).await {
+        Either::Left((stored, _)) => stored,
+        Either::Right(((), storing)) => storing.await,
+    };
+    stored.map_err(|error| failed(id, &error))?
 }
 
 async fn execute(State(exchange): State<Arc<Exchange>>, path: RawId, request: HttpRequest) -> Answer {
@@ -122,7 +149,8 @@ fn meant(headers: &HeaderMap) -> Result<Option<Meant>, Problem> {
     let mut tags = Vec::new();
     for value in headers.get_all(IF_MATCH) {
         let text = value.to_str().map_err(|_| malformed())?;
-        for tag in text.split(',').map(str::trim) {
+        // Empty elements of a list are to be ignored (RFC 9110, 5.6.1.2); a list of nothing else means no request at all.
+        for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
             if tag == "*" {
                 return Ok(None);
             }

@@ -119,10 +119,11 @@ async fn count(tx: Tx, _: Paid) -> Result<(), HandlerError> {
 /// The bank does what the body says: an account, and then one of several things.
 pub fn bank(gate: &Gate, ground: &Ground) -> ExactlyOnce {
     let ground = ground.clone();
-    let account = |request: &Request| {
-        let text = std::str::from_utf8(&request.body).map_err(|error| error.to_string())?;
+    let account = |request: Request| async move {
+        let body = request.body.read().await?;
+        let text = std::str::from_utf8(&body).map_err(HandlerError::permanent)?;
         match text.split_whitespace().next() {
-            None => Err("it names no account".to_owned()),
+            None => Err(HandlerError::permanent("it names no account")),
             Some("raw") => Ok(text[4..].to_owned()),
             Some(account) => Ok(format!("account/{account}")),
         }
@@ -148,7 +149,7 @@ pub fn caller(parts: &Parts) -> Result<Caller, Problem> {
 
 async fn pay(tx: Tx, request: Request, ground: Ground) -> Result<Response, HandlerError> {
     ground.begun.fetch_add(1, Ordering::SeqCst);
-    let text = String::from_utf8(request.body.to_vec()).unwrap();
+    let text = String::from_utf8(request.body.read().await?.to_vec()).unwrap();
     let paid = tx.get::<u64>("paid").await?.unwrap_or_default() + 1;
     tx.put("paid", &paid)?;
     tx.send("ledger", "book", &Paid)?;

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tollgate::core::blobs::BlobStream;
 use tollgate::core::{
-    BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
-    LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias, StoreError,
-    StoreLimits, TokenRef,
+    BlobError, BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EffectName, EndpointName, EntryRead,
+    LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias,
+    StoreError, StoreLimits, TokenRef,
 };
-use tollgate::{Broker, Store};
+use tollgate::{Blobs, Broker, Store};
 
 /// How long a stalled process stalls: longer than all deadlines of the scene.
 const STALL: Duration = Duration::from_secs(100);
@@ -52,6 +53,7 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Store,
+    Blob,
     Send,
     Settle,
     Http,
@@ -65,7 +67,7 @@ impl Call {
             StallBefore, Twice,
         };
         match self {
-            Self::Store | Self::Settle => {
+            Self::Store | Self::Blob | Self::Settle => {
                 &[CrashBefore, CrashAfter, StallBefore, StallAfter, LostBefore, LostAfter]
             }
             Self::Send => &[CrashBefore, CrashAfter, StallBefore, StallAfter, LostBefore, LostAfter, Twice],
@@ -271,6 +273,51 @@ impl Store for MortalStore {
             self.life.go_on().await;
             self.inner.expire(now_ms).await
         })
+    }
+}
+
+/// Blob storage, as a mortal process sees it.
+pub struct MortalBlobs {
+    pub inner: Arc<dyn Blobs>,
+    pub life: Arc<Life>,
+}
+
+impl MortalBlobs {
+    async fn one<T>(
+        &self,
+        step: &str,
+        name: &EffectName,
+        call: BoxFuture<'_, Result<T, BlobError>>,
+    ) -> Result<T, BlobError> {
+        let lost = || BlobError::Unavailable { name: name.clone(), reason: "the network is down".into() };
+        let fault = self.life.begin(Call::Blob, step).await;
+        if fault == Some(Fault::LostBefore) {
+            return Err(lost());
+        }
+        let answer = call.await;
+        self.life.end(fault).await;
+        if fault == Some(Fault::LostAfter) { Err(lost()) } else { answer }
+    }
+}
+
+impl Blobs for MortalBlobs {
+    fn put(&self, name: &EffectName, content: BlobStream) -> BoxFuture<'_, Result<(), BlobError>> {
+        let name = name.clone();
+        Box::pin(async move { self.one("put blob", &name, self.inner.put(&name, content)).await })
+    }
+
+    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<BlobStream>, BlobError>> {
+        let name = name.clone();
+        Box::pin(async move { self.one("get blob", &name, self.inner.get(&name)).await })
+    }
+
+    fn delete(&self, name: &EffectName) -> BoxFuture<'_, Result<(), BlobError>> {
+        let name = name.clone();
+        Box::pin(async move { self.one("delete blob", &name, self.inner.delete(&name)).await })
+    }
+
+    fn list(&self, prefix: &str) -> BoxFuture<'_, Result<Vec<EffectName>, BlobError>> {
+        self.inner.list(prefix)
     }
 }
 

@@ -17,18 +17,35 @@ use tollgate_http::client::{Call, HttpCall, HttpCalls, Transport as _};
 use tollgate_http::server::{ExactlyOnce, Request};
 use tollgate_http::{RequestId, Response};
 
-use self::life::{Fault, Life, MortalBroker, MortalStore};
+use self::life::{Fault, Life, MortalBlobs, MortalBroker, MortalStore};
 use self::wire::{MortalTransport, Wire};
 
 /// What an order costs.
 pub const CENTS: i64 = 2_500;
 
-/// Bytes of a request and of a response: enough to be blobs here, where little is kept inline.
-const PADDING: usize = 600;
+/// How large the request is, and its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Both are kept in items.
+    Small,
+    /// Both are blobs here, where little is kept inline: the request goes into one while it arrives.
+    Large,
+}
+
+impl Size {
+    /// Bytes of either.
+    const fn padding(self) -> usize {
+        match self {
+            Self::Small => 20,
+            Self::Large => 600,
+        }
+    }
+}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PlaceOrder {
     pub account: String,
+    pub padding: usize,
 }
 
 impl Message for PlaceOrder {
@@ -62,7 +79,7 @@ async fn count(tx: Tx, _: Count) -> Result<(), HandlerError> {
 
 async fn place_order(tx: Tx, order: PlaceOrder) -> Result<(), HandlerError> {
     add(&tx, "orders", 1).await?;
-    let body = format!("{}{}", order.account, " ".repeat(PADDING));
+    let body = format!("{}{}", order.account, " ".repeat(order.padding));
     tx.call("http://bank/payments", Call::new("text/plain", body), &Paid).await?;
     Ok(())
 }
@@ -78,12 +95,13 @@ async fn paid(tx: Tx, _: Paid) -> Result<(), HandlerError> {
     Ok(())
 }
 
-async fn pay(tx: Tx, _: Request) -> Result<Response, HandlerError> {
+async fn pay(tx: Tx, request: Request) -> Result<Response, HandlerError> {
+    let padding = request.body.read().await?.len() - 1;
     add(&tx, "balance", -CENTS).await?;
     add(&tx, "payments", 1).await?;
     tx.send("ledger", "book", &Count)?;
     let number: i64 = tx.get("payments").await?.unwrap_or_default();
-    Ok(Response::text(format!("receipt {number} {}", ".".repeat(PADDING))))
+    Ok(Response::text(format!("receipt {number} {}", ".".repeat(padding))))
 }
 
 /// How the order comes in.
@@ -124,7 +142,7 @@ impl House {
         Gate::builder()
             .store(Arc::new(MortalStore { inner: store, life: Arc::clone(life) }))
             .broker(Arc::new(MortalBroker { inner: broker, life: Arc::clone(life) }))
-            .blobs(Arc::clone(&self.blobs))
+            .blobs(Arc::new(MortalBlobs { inner: Arc::clone(&self.blobs), life: Arc::clone(life) }))
             .attempt_max(Duration::from_secs(15))
             .wake_up_after(Duration::from_secs(5))
             .flush_after(Duration::from_secs(1))
@@ -208,7 +226,7 @@ impl World {
     }
 
     /// Plays the scene with faults, at most one in each process, and checks everything that can be checked from outside.
-    pub async fn play(way: Way, faults: &[(At, usize, Fault)]) -> Run {
+    pub async fn play(way: Way, size: Size, faults: &[(At, usize, Fault)]) -> Run {
         let world = Self::new();
         let plan = |at: At| {
             faults.iter().find(|(place, ..)| *place == at).map(|(_, number, fault)| (*number, *fault))
@@ -219,7 +237,7 @@ impl World {
         let mut shop = world.open_shop(&shop_life).await;
         // Those that stalled: they go on in the background, next to whoever has taken their place.
         let mut zombies = Vec::new();
-        let mut input = Input::new(way);
+        let mut input = Input::new(way, size);
         let mut done = false;
         for _ in 0..2_000 {
             if bank_life.is_replaced() || bank.is_none() {
@@ -246,8 +264,13 @@ impl World {
                 done = false;
             }
         }
-        let what =
-            || format!("{way:?} {faults:?}\nshop: {:?}\nbank: {:?}", first_shop.steps(), first_bank.steps());
+        let what = || {
+            format!(
+                "{way:?} {size:?} {faults:?}\nshop: {:?}\nbank: {:?}",
+                first_shop.steps(),
+                first_bank.steps()
+            )
+        };
         assert!(done, "it never came to an end: {}", what());
         let (shop, bank) = (shop.unwrap(), bank.unwrap());
         first_shop.spare();
@@ -319,8 +342,9 @@ impl World {
 
 /// The bank's server.
 pub fn server(edge: Edge) -> ExactlyOnce {
-    let account = |request: &Request| {
-        let text = std::str::from_utf8(&request.body).map_err(|error| error.to_string())?;
+    let account = |request: Request| async move {
+        let body = request.body.read().await?;
+        let text = std::str::from_utf8(&body).map_err(HandlerError::permanent)?;
         Ok(format!("account/{}", text.trim()))
     };
     ExactlyOnce::new(edge, "/payments", account, pay).inline_bytes_max(500)
@@ -329,6 +353,7 @@ pub fn server(edge: Edge) -> ExactlyOnce {
 /// Whoever wants something, and does not give up.
 struct Input {
     way: Way,
+    padding: usize,
     answers: usize,
     seeded: bool,
     id: RequestId,
@@ -336,8 +361,8 @@ struct Input {
 }
 
 impl Input {
-    fn new(way: Way) -> Self {
-        Self { way, answers: 0, seeded: false, id: RequestId::random(), step: 0 }
+    fn new(way: Way, size: Size) -> Self {
+        Self { way, padding: size.padding(), answers: 0, seeded: false, id: RequestId::random(), step: 0 }
     }
 
     fn is_over(&self) -> bool {
@@ -348,14 +373,14 @@ impl Input {
     }
 
     async fn go_on(&mut self, world: &World, shop: Option<&Gate>, shop_life: &Arc<Life>) {
-        let patience = Duration::from_secs(3);
+        let (patience, padding) = (Duration::from_secs(3), self.padding);
         match (self.way, shop) {
             _ if self.is_over() => {}
             (Way::Person, Some(shop)) => {
                 let edge = shop.edge("front").unwrap();
                 let request =
-                    edge.execute("counter", "order-1", Duration::from_secs(3600), |tx: Tx| async move {
-                        tx.send("orders", "order/1", &PlaceOrder { account: "A".into() })?;
+                    edge.execute("counter", "order-1", Duration::from_secs(3600), move |tx: Tx| async move {
+                        tx.send("orders", "order/1", &PlaceOrder { account: "A".into(), padding })?;
                         Ok(())
                     });
                 self.answers +=
@@ -411,9 +436,9 @@ impl Input {
             .open()
             .await
             .unwrap();
-        let edge = gate.edge("seed").unwrap();
-        edge.advance("seed", "1", |tx: Tx| async move {
-            tx.send("orders", "order/1", &PlaceOrder { account: "A".into() })?;
+        let (edge, padding) = (gate.edge("seed").unwrap(), self.padding);
+        edge.advance("seed", "1", move |tx: Tx| async move {
+            tx.send("orders", "order/1", &PlaceOrder { account: "A".into(), padding })?;
             Ok(())
         })
         .await
@@ -428,8 +453,11 @@ impl Input {
         let method = [http::Method::PUT, http::Method::POST, http::Method::GET, http::Method::DELETE]
             [self.step]
             .clone();
-        let body =
-            if method == http::Method::PUT { format!("A{}", " ".repeat(PADDING)) } else { String::new() };
+        let body = if method == http::Method::PUT {
+            format!("A{}", " ".repeat(self.padding))
+        } else {
+            String::new()
+        };
         let mut request = http::Request::new(bytes::Bytes::from(body));
         *request.uri_mut() = format!("http://bank/payments/{}", self.id).parse().unwrap();
         *request.method_mut() = method;
