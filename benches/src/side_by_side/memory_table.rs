@@ -149,6 +149,10 @@ fn put(shard: &mut Shard, write: Write) -> Written {
         Change::Delete => {
             if let Some(records) = shard.get_mut(&write.key.partition) {
                 records.remove(&write.key.sort);
+                // A token is a partition of its own: empty ones would be held against techniques with tokens.
+                if records.is_empty() {
+                    shard.remove(&write.key.partition);
+                }
             }
         }
     }
@@ -204,6 +208,14 @@ mod tests {
         };
         assert_eq!(found, [None]);
         assert_eq!((network.traffic().calls, network.traffic().write_units), (3, 8));
+    }
+
+    #[tokio::test]
+    async fn of_a_partition_whose_last_record_is_deleted_nothing_stays() {
+        let (table, _) = table();
+        table.call(Call::Write(vec![write("a", 1, Condition::Absent)])).await.unwrap();
+        table.call(Call::Write(vec![Write::delete(Key::new("p", "a"))])).await.unwrap();
+        assert!(table.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
     }
 
     #[tokio::test]

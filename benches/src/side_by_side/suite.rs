@@ -191,7 +191,7 @@ pub fn solo(effort: Effort) -> Scenario {
 pub fn open_loop(effort: Effort) -> Scenario {
     Scenario {
         name: "open-loop".into(),
-        messages: effort.messages(2_000),
+        messages: effort.messages(1_200),
         chain: 4,
         arrival: Arrival::Open(ARRIVALS),
         ..Scenario::headline()
