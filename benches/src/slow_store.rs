@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tollgate::core::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, Placement, ScanCursor,
-    ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, SessionMark, Store,
+    StoreError, StoreWrapper, TokenRef,
 };
 
 /// Wraps a store.
@@ -72,25 +72,9 @@ impl SlowStore {
 
 const SEED: u64 = 4711;
 
-impl Store for SlowStore {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn placement(&self, commit: &Commit) -> Placement {
-        self.inner.placement(commit)
-    }
-
-    fn scan_price(&self) -> ScanPrice {
-        self.inner.scan_price()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
+impl StoreWrapper for SlowStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
@@ -122,13 +106,5 @@ impl Store for SlowStore {
             let _way = self.way().await;
             self.inner.delete_entries(tokens).await
         })
-    }
-
-    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
-        self.inner.scan(cursor, limit)
-    }
-
-    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.expire(now_ms)
     }
 }

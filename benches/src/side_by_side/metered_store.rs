@@ -9,8 +9,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tollgate::core::{
     BoxFuture, Commit, CommitOutcome, EntryKey, EntryRead, ItemName, LoadRequest, LoadedPartition,
-    PartitionKey, Placement, ScanCursor, ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError,
-    StoreLimits, TokenRef,
+    PartitionKey, SessionMark, Store, StoreError, StoreWrapper, TokenRef,
 };
 
 use super::charges::{Charge, Written, document_read, document_write, read_units, write_units};
@@ -204,25 +203,9 @@ impl Changed {
     }
 }
 
-impl Store for MeteredStore {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn placement(&self, commit: &Commit) -> Placement {
-        self.inner.placement(commit)
-    }
-
-    fn scan_price(&self) -> ScanPrice {
-        self.inner.scan_price()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
+impl StoreWrapper for MeteredStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
@@ -290,13 +273,5 @@ impl Store for MeteredStore {
                 join_all(each).await.into_iter().flatten().collect()
             }),
         }
-    }
-
-    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
-        self.inner.scan(cursor, limit)
-    }
-
-    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.expire(now_ms)
     }
 }

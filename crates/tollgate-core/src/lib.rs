@@ -33,6 +33,7 @@ pub mod processing;
 pub mod sequence;
 pub mod side_effect;
 pub mod store;
+pub mod store_wrapper;
 pub mod unit_of_work;
 
 pub use blobs::{BlobError, BlobStream, Blobs};
@@ -51,3 +52,4 @@ pub use store::{
     BoxFuture, Commit, CommitOutcome, EntryRead, ItemValue, LoadRequest, LoadedPartition, RecordWrite,
     ScanCursor, ScanPage, ScanPrice, ScannedPartition, Store, StoreError,
 };
+pub use store_wrapper::StoreWrapper;

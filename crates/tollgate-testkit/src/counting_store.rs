@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tollgate_core::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, Placement, ScanCursor,
-    ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, ScanCursor, ScanPage,
+    SessionMark, Store, StoreError, StoreWrapper, TokenRef,
 };
 
 use crate::store_operation::Operation;
@@ -99,25 +99,9 @@ impl StoreCounts {
     }
 }
 
-impl Store for CountingStore {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn placement(&self, commit: &Commit) -> Placement {
-        self.inner.placement(commit)
-    }
-
-    fn scan_price(&self) -> ScanPrice {
-        self.inner.scan_price()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
+impl StoreWrapper for CountingStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {

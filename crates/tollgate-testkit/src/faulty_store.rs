@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tollgate_core::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, PartitionKey, Placement,
-    ScanCursor, ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
+    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, PartitionKey, ScanCursor,
+    ScanPage, SessionMark, Store, StoreError, StoreWrapper, TokenRef,
 };
 
 use crate::store_gate::{Gate, GateState};
@@ -217,25 +217,9 @@ impl State {
     }
 }
 
-impl Store for FaultyStore {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn placement(&self, commit: &Commit) -> Placement {
-        self.inner.placement(commit)
-    }
-
-    fn scan_price(&self) -> ScanPrice {
-        self.inner.scan_price()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
+impl StoreWrapper for FaultyStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {

@@ -97,9 +97,8 @@ mod breaks {
     use bytes::Bytes;
     use tokio::sync::Notify;
     use tollgate::core::{
-        BoxFuture, BrokerError, Commit, CommitOutcome, EndpointName, EntryRead, Incarnation, LoadRequest,
-        LoadedPartition, MessageId, OutgoingMessage, PartitionKey, ScanCursor, ScanPage, SessionMark,
-        Settlement, StoreError, StoreLimits, TokenRef, Verdict, Version,
+        BoxFuture, BrokerError, Commit, CommitOutcome, EndpointName, Incarnation, LoadRequest, MessageId,
+        OutgoingMessage, PartitionKey, Settlement, StoreError, StoreWrapper, Verdict, Version,
     };
 
     use super::*;
@@ -110,31 +109,13 @@ mod breaks {
         committed: Arc<Notify>,
     }
 
-    impl Store for Silent {
-        fn alias(&self) -> &StoreAlias {
-            self.inner.alias()
-        }
-
-        fn limits(&self) -> StoreLimits {
-            self.inner.limits()
+    impl StoreWrapper for Silent {
+        fn inner(&self) -> &dyn Store {
+            &*self.inner
         }
 
         fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
             Box::pin(std::future::pending())
-        }
-
-        fn load(
-            &self,
-            requests: Vec<LoadRequest>,
-        ) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
-            self.inner.load(requests)
-        }
-
-        fn read_entries(
-            &self,
-            reads: Vec<EntryRead>,
-        ) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
-            self.inner.read_entries(reads)
         }
 
         fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
@@ -143,25 +124,6 @@ mod breaks {
                 self.committed.notify_one();
                 std::future::pending().await
             })
-        }
-
-        fn delete_entries(
-            &self,
-            tokens: Vec<TokenRef>,
-        ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
-            self.inner.delete_entries(tokens)
-        }
-
-        fn scan(
-            &self,
-            cursor: Option<ScanCursor>,
-            limit: usize,
-        ) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
-            self.inner.scan(cursor, limit)
-        }
-
-        fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-            self.inner.expire(now_ms)
         }
     }
 

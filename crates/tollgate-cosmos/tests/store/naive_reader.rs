@@ -7,10 +7,7 @@ use azure_data_cosmos::CosmosClient;
 use azure_data_cosmos::clients::ContainerClient;
 use base64::Engine as _;
 use bytes::Bytes;
-use tollgate_core::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, Placement, ScanCursor,
-    ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
-};
+use tollgate_core::{BoxFuture, EntryRead, Store, StoreError, StoreWrapper, TokenRef};
 use tollgate_cosmos::{CosmosStore, document_id};
 
 use crate::accounts::{CONTAINER, DATABASE};
@@ -37,21 +34,9 @@ impl NaiveReader {
     }
 }
 
-impl Store for NaiveReader {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
-    }
-
-    fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
-        self.inner.load(requests)
+impl StoreWrapper for NaiveReader {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
@@ -62,32 +47,5 @@ impl Store for NaiveReader {
             }
             answers
         })
-    }
-
-    fn placement(&self, commit: &Commit) -> Placement {
-        self.inner.placement(commit)
-    }
-
-    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
-        self.inner.commit(commit)
-    }
-
-    fn delete_entries(
-        &self,
-        tokens: Vec<TokenRef>,
-    ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
-        self.inner.delete_entries(tokens)
-    }
-
-    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
-        self.inner.scan(cursor, limit)
-    }
-
-    fn scan_price(&self) -> ScanPrice {
-        self.inner.scan_price()
-    }
-
-    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.expire(now_ms)
     }
 }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tollgate::core::blobs::BlobStream;
 use tollgate::core::{
     BlobError, BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EffectName, EndpointName, EntryRead,
-    LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreAlias,
-    StoreError, StoreLimits, TokenRef,
+    LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreError,
+    StoreWrapper, TokenRef,
 };
 use tollgate::{Blobs, Broker, Store};
 
@@ -213,17 +213,9 @@ impl MortalStore {
     }
 }
 
-impl Store for MortalStore {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
+impl StoreWrapper for MortalStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {

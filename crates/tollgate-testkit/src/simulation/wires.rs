@@ -14,9 +14,8 @@ use tollgate_core::blobs::{collect, whole};
 use tollgate_core::control_record::RegistrationState;
 use tollgate_core::{
     BlobError, BlobStream, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery,
-    EffectName, EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, Placement,
-    ScanCursor, ScanPage, ScanPrice, SessionMark, Settlement, Store, StoreAlias, StoreError, StoreLimits,
-    TokenRef, codec,
+    EffectName, EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage,
+    SessionMark, Settlement, Store, StoreError, StoreWrapper, TokenRef, codec,
 };
 
 use super::faults::{FaultTally, Faults};
@@ -170,25 +169,9 @@ pub(super) struct WiredStore {
     pub(super) wires: Arc<Wires>,
 }
 
-impl Store for WiredStore {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn placement(&self, commit: &Commit) -> Placement {
-        self.inner.placement(commit)
-    }
-
-    fn scan_price(&self) -> ScanPrice {
-        self.inner.scan_price()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
+impl StoreWrapper for WiredStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
@@ -220,10 +203,6 @@ impl Store for WiredStore {
 
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
         Box::pin(async move { self.wires.call("scan", limit, self.inner.scan(cursor, limit)).await })
-    }
-
-    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.expire(now_ms)
     }
 }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tollgate::core::{
     BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
-    LoadedPartition, OutgoingMessage, Placement, ScanCursor, ScanPage, ScanPrice, SessionMark, Settlement,
-    StoreAlias, StoreError, StoreLimits, TokenRef, codec,
+    LoadedPartition, OutgoingMessage, SessionMark, Settlement, StoreAlias, StoreError, StoreWrapper,
+    TokenRef, codec,
 };
 use tollgate::{Broker, Edge, Gate, HandlerError, Message, Statistics, Store, Tx};
 use tollgate_brokers::InProcessBroker;
@@ -169,25 +169,9 @@ impl SlowStore {
     }
 }
 
-impl Store for SlowStore {
-    fn alias(&self) -> &StoreAlias {
-        self.inner.alias()
-    }
-
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn placement(&self, commit: &Commit) -> Placement {
-        self.inner.placement(commit)
-    }
-
-    fn scan_price(&self) -> ScanPrice {
-        self.inner.scan_price()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.verify()
+impl StoreWrapper for SlowStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
@@ -207,14 +191,6 @@ impl Store for SlowStore {
         tokens: Vec<TokenRef>,
     ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
         self.call("delete", self.inner.delete_entries(tokens))
-    }
-
-    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
-        self.inner.scan(cursor, limit)
-    }
-
-    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.inner.expire(now_ms)
     }
 }
 
