@@ -1,5 +1,9 @@
-//! What counts as flat. Of each figure a straight line is laid through the last half of the run (least squares), and what it rises or falls
-//! by from there to the end is compared with a tolerance: a part of the figure's mean, or what it varies by in any case.
+//! What counts as flat. Of each figure a straight line is laid through the last half of the run, and what it rises or falls by from there to
+//! the end is compared with a tolerance: a part of the figure's middle, or what it varies by in any case.
+//!
+//! The line's slope is the median of the slopes between any two samples (Theil and Sen), and the figure's middle is the median: what grows slowly
+//! shows in it, and a stall of the machine that is caught up does not. The line of the least squares, which one stall near an
+//! end tilts, is printed beside it and judges nothing.
 
 use super::sampling::Sample;
 
@@ -9,7 +13,7 @@ const HALF_SECONDS_MIN: f64 = 60.0;
 /// Samples in a half that is judged.
 const HALF_SAMPLES_MIN: usize = 10;
 
-/// What a figure may change by within the half, as a part of its mean.
+/// What a figure may change by within the half, as a part of its middle.
 const TOLERANCE: f64 = 0.10;
 
 /// What memory may change by in any case: half of one of the tables that the embedded store fills and writes out, over and over.
@@ -35,9 +39,11 @@ enum Bad {
 pub struct Trend {
     name: &'static str,
     unit: &'static str,
-    mean: f64,
+    middle: f64,
     /// From the begin of the half to its end, along the line.
     change: f64,
+    /// The same, along the line of the least squares.
+    by_squares: f64,
     tolerated: f64,
     bad: Bad,
 }
@@ -87,15 +93,15 @@ impl Judgement {
         }
         let trend = |name, unit, bad, scale: f64, floor: f64, of: &dyn Fn(&Sample) -> f64| {
             let points: Vec<(f64, f64)> = half.iter().map(|sample| (sample.seconds, of(sample))).collect();
-            let Line { mean, slope } = Line::through(&points);
-            let change = slope * seconds;
+            let middle = median(points.iter().map(|point| point.1).collect());
             Trend {
                 name,
                 unit,
                 bad,
-                mean: mean / scale,
-                change: change / scale,
-                tolerated: (mean * TOLERANCE).max(floor) / scale,
+                middle: middle / scale,
+                change: median_slope(&points) * seconds / scale,
+                by_squares: slope_of_least_squares(&points) * seconds / scale,
+                tolerated: (middle * TOLERANCE).max(floor) / scale,
             }
         };
         let trends = vec![
@@ -135,9 +141,10 @@ impl Judgement {
             ),
             Self::Trends { trends, seconds, messages } => {
                 println!("the last half, {seconds:.0} s and {messages} messages:");
-                for Trend { name, unit, mean, change, tolerated, .. } in trends {
+                for Trend { name, unit, middle, change, by_squares, tolerated, .. } in trends {
                     println!(
-                        "  {name:<25} {mean:>12.2} {unit:<8} changes by {change:>+10.2}, tolerated {tolerated:.2}"
+                        "  {name:<25} {middle:>10.2} {unit:<8} changes by {change:>+9.2}, tolerated {tolerated:.2} (least squares: \
+                         {by_squares:+.2})"
                     );
                 }
                 let names: Vec<_> =
@@ -152,23 +159,28 @@ impl Judgement {
     }
 }
 
-/// A straight line.
-struct Line {
-    mean: f64,
-    slope: f64,
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
-impl Line {
-    /// The one that is nearest to these points, by the squares of the distances.
-    #[expect(clippy::cast_precision_loss, reason = "a number of samples")]
-    fn through(points: &[(f64, f64)]) -> Self {
-        let count = points.len() as f64;
-        let mean_of = |of: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
-        let (x_mean, mean) = (mean_of(&|point| point.0), mean_of(&|point| point.1));
-        let along: f64 = points.iter().map(|(x, y)| (x - x_mean) * (y - mean)).sum();
-        let across: f64 = points.iter().map(|(x, _)| (x - x_mean).powi(2)).sum();
-        Self { mean, slope: if across > 0.0 { along / across } else { 0.0 } }
+/// Of the slopes between any two points.
+fn median_slope(points: &[(f64, f64)]) -> f64 {
+    let mut slopes = Vec::with_capacity(points.len() * points.len() / 2);
+    for (place, (x, y)) in points.iter().enumerate() {
+        let later = points[place + 1..].iter().filter(|(later, _)| later > x);
+        slopes.extend(later.map(|(later, then)| (then - y) / (later - x)));
     }
+    median(slopes)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of samples")]
+fn slope_of_least_squares(points: &[(f64, f64)]) -> f64 {
+    let mean_of = |of: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let (x_mean, y_mean) = (mean_of(&|point| point.0), mean_of(&|point| point.1));
+    let along: f64 = points.iter().map(|(x, y)| (x - x_mean) * (y - y_mean)).sum();
+    let across: f64 = points.iter().map(|(x, _)| (x - x_mean).powi(2)).sum();
+    if across > 0.0 { along / across } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -257,6 +269,25 @@ mod tests {
             }
         });
         assert_eq!(not_flat(&warm_up), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_stall_near_the_end_that_is_caught_up_is_no_trend() {
+        let mut samples = an_hour();
+        for sample in &mut samples[680..700] {
+            sample.rate = 200.0;
+            sample.behind = 30_000;
+            sample.outbox_entries = 5_000;
+            sample.processor_us = 800.0;
+        }
+        assert_eq!(not_flat(&samples), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn both_slopes_of_a_straight_line_are_its_own() {
+        let line: Vec<(f64, f64)> = (0..20_u32).map(|n| (f64::from(n), 3.0 + 2.0 * f64::from(n))).collect();
+        assert!((median_slope(&line) - 2.0).abs() < 1e-9);
+        assert!((slope_of_least_squares(&line) - 2.0).abs() < 1e-9);
     }
 
     #[test]
