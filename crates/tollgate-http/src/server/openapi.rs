@@ -41,7 +41,7 @@ pub(super) fn describe(base: &str, body_bytes_max: usize, accepted: Option<&Acce
         "name": "If-Match",
         "in": "header",
         "description": "The ETag of the incarnation that is meant, so that a late copy of it never touches another",
-        "schema": { "type": "string", "minLength": 1, "pattern": format!(r"^(\*|{TAG}( ?, ?{TAG})*)$") },
+        "schema": { "type": "string", "pattern": format!(r"^(\*|({TAG}( ?, ?{TAG})*)?)$") },
     });
     let put = put_operation(body_bytes_max, accepted, &common);
     let gone = [
