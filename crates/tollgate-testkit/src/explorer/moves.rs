@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tollgate_core::processing::{Step, WakeUpPatience};
-use tollgate_core::{Content, codec};
+use tollgate_core::{Content, EffectName, codec};
 
 use super::driver::{Moved, View, give_back};
 use super::scene::{EffectPhase, Job, Scene, Shape, Worker};
@@ -97,6 +97,11 @@ pub enum Move {
     Land {
         /// Which one of those under way.
         place: usize,
+    },
+    /// A side effect comes to be whose preparation has failed long ago.
+    ComeToBe {
+        /// Which one.
+        effect: EffectName,
     },
     /// Time passes.
     Tick,
@@ -208,6 +213,9 @@ impl World {
         }
         for place in 0..scene.outside.under_way.len() {
             moves.push((Move::Land { place }, Kind::Fault));
+        }
+        for effect in scene.outside.late.keys() {
+            moves.push((Move::ComeToBe { effect: effect.clone() }, Kind::Fault));
         }
         if budget.time_outs > 0 {
             for (worker, piece) in scene.workers.iter().enumerate() {
@@ -395,7 +403,18 @@ impl World {
                 let partition = Arc::make_mut(&mut scene.partitions[*partition]);
                 partition.replica = Some(Arc::clone(&partition.contents));
             }
-            Move::Tick => Arc::make_mut(&mut scene.outside).clock_ms += TICK_MS,
+            Move::ComeToBe { effect } => {
+                let outside = Arc::make_mut(&mut scene.outside);
+                outside.late.remove(effect);
+                outside.blobs.insert(effect.clone());
+            }
+            Move::Tick => {
+                let outside = Arc::make_mut(&mut scene.outside);
+                outside.clock_ms += TICK_MS;
+                // Nothing is under way for longer than the engine reckons with.
+                let now_ms = outside.clock_ms;
+                outside.late.retain(|_, until_ms| *until_ms > now_ms);
+            }
             Move::Take { .. }
             | Move::TakeImpatiently { .. }
             | Move::Ask { .. }
@@ -442,6 +461,7 @@ impl fmt::Display for Turn {
             Self::Done => "",
             Self::FailsBefore => ", which fails without effect",
             Self::FailsAfter => ", which has its effect and fails all the same",
+            Self::ComesToBeLater => ", which fails, but is still on its way",
             Self::AnswerLost => ", which happens, but the answer is lost",
             Self::NothingAndAnswerLost => ", which does not happen, and the answer is lost",
             Self::StillUnderWay => ", of which no answer comes, and which may arrive later",

@@ -47,6 +47,7 @@ pub(super) fn tell(world: &World, shape: &Shape, before: &Scene, step: &Move, af
             let partition = &before.outside.under_way[*place].partition;
             format!("a commit on {partition} arrives that nobody waits for any more")
         }
+        Move::ComeToBe { effect } => format!("blob {effect} comes to be, whose creation had failed"),
         Move::Tick => "time passes".to_owned(),
     };
     let mut changed = news(world, before, after);

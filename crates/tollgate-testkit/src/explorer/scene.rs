@@ -95,6 +95,8 @@ pub(super) struct Outside {
     pub(super) requests: BTreeMap<u8, RequestState>,
     /// Commits whose sender has stopped waiting, and which may still arrive.
     pub(super) under_way: Vec<Commit>,
+    /// Side effects whose preparation has failed, and which may still come to be until this time.
+    pub(super) late: BTreeMap<EffectName, u64>,
 }
 
 /// A request of a client at the edge.
@@ -117,6 +119,8 @@ pub struct Budget {
     pub lost_answers: u8,
     /// Calls to store, broker or blob storage that fail, before or after their effect.
     pub failed_calls: u8,
+    /// Preparations of side effects that fail, and take effect later all the same.
+    pub late_effects: u8,
     /// Handlers that fail.
     pub handler_failures: u8,
     /// Views that are dropped from a cache.

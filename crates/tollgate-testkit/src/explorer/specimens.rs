@@ -232,6 +232,12 @@ impl Specimen {
                 with(named("c"), Budget { handler_failures: 1, conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
+                M::TrustsFailedPreparations,
+                "section 4",
+                "a blob whose creation failed is taken for one that never comes to be, and comes to be later",
+                with(named("c"), Budget { late_effects: 1, conflicts: Some(1), ..Budget::default() }),
+            ),
+            Self::machine(
                 M::SendsBeforeItsEffects,
                 "section 4",
                 "a message is sent although the call that it follows up has not been executed",

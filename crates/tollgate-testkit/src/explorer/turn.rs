@@ -39,6 +39,8 @@ pub enum Turn {
     Repeated,
     /// The read is answered by a replica that lags behind.
     Stale,
+    /// The preparation of a side effect fails, and is still on its way: it may come to be later, or never.
+    ComesToBeLater,
     /// The handler fails.
     HandlerFails,
 }
@@ -259,8 +261,14 @@ impl World {
                 // The deadline is checked, and what was begun before it lands before the last clean-up.
                 let is_late = scene.outside.clock_ms >= deadline_ms
                     && !self.has(DriverMutation::CreatesAfterTheDeadline);
-                if !is_late && turn != Turn::FailsBefore {
+                if !is_late && !matches!(turn, Turn::FailsBefore | Turn::ComesToBeLater) {
                     Arc::make_mut(&mut scene.outside).blobs.insert(name.clone());
+                }
+                if !is_late && turn == Turn::ComesToBeLater {
+                    Arc::make_mut(&mut scene.outside).late.insert(name, deadline_ms);
+                    handle.unconfirmed();
+                    let step = handle.failed(passing());
+                    return self.proceed(scene, worker, process, task, step);
                 }
                 if is_late || turn != Turn::Done {
                     let step = handle.failed(passing());
@@ -381,6 +389,7 @@ fn charge(scene: &mut Scene, turn: Turn) {
             budget.lost_answers -= 1;
         }
         Turn::Stale => budget.stale_reads -= 1,
+        Turn::ComesToBeLater => budget.late_effects -= 1,
         Turn::HandlerFails => budget.handler_failures -= 1,
     }
 }
@@ -402,7 +411,8 @@ fn outcome_unknown(partition: &PartitionKey) -> StoreError {
 
 /// How the next step of a worker may turn out, as far as the budget goes.
 pub(super) fn turns(scene: &Scene, worker: usize) -> Vec<Turn> {
-    let Budget { lost_answers, failed_calls, handler_failures, stale_reads, .. } = scene.outside.budget;
+    let Budget { lost_answers, failed_calls, late_effects, handler_failures, stale_reads, .. } =
+        scene.outside.budget;
     let mut turns = vec![Turn::Done];
     let mut add = |budget: u8, more: &[Turn]| {
         if budget > 0 {
@@ -428,7 +438,10 @@ pub(super) fn turns(scene: &Scene, worker: usize) -> Vec<Turn> {
         },
         Worker::Handling { phase, .. } => match phase {
             EffectPhase::Register(_) => add(lost_answers, &lost),
-            EffectPhase::Prepare(_) => add(failed_calls, &both),
+            EffectPhase::Prepare(_) => {
+                add(failed_calls, &both);
+                add(late_effects, &[Turn::ComesToBeLater]);
+            }
             EffectPhase::Finish(_) => add(handler_failures, &[Turn::HandlerFails]),
         },
         Worker::Recovering { step, .. } | Worker::Finishing { step, .. } => match &**step {
