@@ -299,14 +299,16 @@ async fn a_server_that_was_killed_and_forgot_acknowledgements_waits_for_none_of_
     let state = server.file("jetstream/$G/streams/forgetful-orders/obs/slice-0/o.dat");
     let mut before = Vec::new();
     let written = async {
-        // Nothing happens any more, so it holds all ten deliveries when it stays the same.
+        // Only the times of the ten deliveries change any more, with each sign of life: so it holds all of them, and as a whole,
+        // when it keeps its length.
         loop {
+            tokio::time::sleep(STATE_WRITTEN_EVERY).await;
             let now = std::fs::read(&state).unwrap_or_default();
-            if !now.is_empty() && now == before {
+            let is_whole = !now.is_empty() && now.len() == before.len();
+            before = now;
+            if is_whole {
                 return;
             }
-            before = now;
-            tokio::time::sleep(STATE_WRITTEN_EVERY).await;
         }
     };
     tokio::time::timeout(ENDS_WITHIN, written).await.expect("the server writes what its consumers know");
