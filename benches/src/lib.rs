@@ -1,6 +1,7 @@
 //! What the measurements share: a trivial message, a way to put many of them into a system as if a sender had committed
 //! them, and a way to wait until all are processed.
 
+pub mod naive_consumer;
 pub mod side_by_side;
 pub mod slow_store;
 pub mod watched_broker;

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tollgate::core::{
-    AttemptId, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, ControlRecord, Delivery, EndpointName,
-    Incarnation, ItemName, ItemValue, LoadRequest, OutgoingMessage, PartitionKey, Receipt, Settlement, Store,
-    StoreAlias, StoreLimits, Verdict, Version, codec,
+    BoxFuture, Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Store,
+    StoreAlias, StoreLimits, Verdict, codec,
 };
 use tollgate::{Endpoint, Gate, HandlerError, Tx};
+use tollgate_benches::naive_consumer::get_and_put;
 use tollgate_benches::slow_store::SlowStore;
 use tollgate_benches::{Add, ENDPOINT, TOTAL, seed, send};
 use tollgate_brokers::InProcessBroker;
@@ -170,13 +170,12 @@ async fn add_and_tell(tx: Tx, message: Add) -> Result<(), HandlerError> {
 /// Gets, puts, sends and acknowledges, one message at a time. The put is conditional, because two workers may meet.
 async fn consume_naively(store: Arc<dyn Store>, broker: Arc<dyn Broker>) {
     let endpoint = EndpointName::new(ENDPOINT).expect("a valid name");
-    let item = ItemName::new(TOTAL).expect("a valid name");
     loop {
         let deliveries = broker.receive(&endpoint, 1).await.expect("the broker is open");
         for Delivery { envelope, receipt, .. } in deliveries {
             let envelope = codec::decode_envelope(&envelope).expect("an envelope");
             let partition = envelope.to.partition;
-            while !get_and_put(&*store, &partition, &item).await {}
+            while !get_and_put(&*store, &partition).await.expect("the store answers") {}
             let output = OutgoingMessage {
                 endpoint: EndpointName::new(SINK).expect("a valid name"),
                 partition,
@@ -189,35 +188,6 @@ async fn consume_naively(store: Arc<dyn Store>, broker: Arc<dyn Broker>) {
             broker.settle(&endpoint, vec![Settlement { receipt, verdict: Verdict::Acknowledge }]).await;
         }
     }
-}
-
-/// `false`: somebody else was faster.
-async fn get_and_put(store: &dyn Store, partition: &PartitionKey, item: &ItemName) -> bool {
-    let request =
-        LoadRequest { partition: partition.clone(), items: vec![item.clone()], records: Vec::new() };
-    let loaded = store.load(vec![request]).await.pop().expect("one answer").expect("the store answers");
-    let control = loaded.control.map(|bytes| codec::decode_control(&bytes).expect("a control record"));
-    let expected = control.map(|control| control.version);
-    let version = expected.map_or_else(|| Version::first(Incarnation(1)), Version::next);
-    let control = ControlRecord {
-        version,
-        attempt: AttemptId::new(0, 0),
-        pending: Vec::new(),
-        registrations: Vec::new(),
-        sessions: Vec::new(),
-    };
-    let commit = Commit {
-        partition: partition.clone(),
-        expected,
-        version,
-        control: codec::encode_control(&control),
-        items: vec![(item.clone(), Some(ItemValue::Json(Bytes::from_static(b"1"))))],
-        entries: Vec::new(),
-        deleted_entries: Vec::new(),
-        records: Vec::new(),
-        now_ms: 0,
-    };
-    matches!(store.commit(commit).await, Ok(CommitOutcome::Committed { .. }))
 }
 
 /// A broker that looks how long deliveries stay unsettled, and how many of them.

@@ -4,14 +4,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tollgate::Gate;
 use tollgate::core::{
-    AttemptId, Broker, Commit, CommitOutcome, ControlRecord, Delivery, EndpointName, Incarnation, ItemName,
-    ItemValue, LoadRequest, PartitionKey, Settlement, Store, StoreAlias, Verdict, Version, codec,
+    Broker, Delivery, EndpointName, ItemName, LoadRequest, PartitionKey, Settlement, Store, StoreAlias,
+    Verdict, codec,
 };
+use tollgate_benches::naive_consumer::get_and_put;
 use tollgate_benches::watched_broker::WatchedBroker;
 use tollgate_benches::{ENDPOINT, TOTAL, adder, seed, send};
 use tollgate_embedded::{EmbeddedStore, MemoryStore};
@@ -165,39 +165,4 @@ async fn work(
     let done = Settlement { receipt: delivery.receipt, verdict: Verdict::Acknowledge };
     broker.settle(endpoint, vec![done]).await.into_iter().collect::<Result<(), _>>()?;
     Ok(())
-}
-
-/// `false`: somebody else was faster. The put is conditional because the store knows no other.
-async fn get_and_put(store: &dyn Store, partition: &PartitionKey) -> Result<bool, Failure> {
-    let item = ItemName::new(TOTAL)?;
-    let request =
-        LoadRequest { partition: partition.clone(), items: vec![item.clone()], records: Vec::new() };
-    let loaded = store.load(vec![request]).await.pop().ok_or("the store gave no answer")??;
-    let total: u64 = match loaded.items.into_iter().next() {
-        Some((_, Some(value))) => serde_json::from_slice(value.bytes())?,
-        _ => 0,
-    };
-    let control = loaded.control.map(|bytes| codec::decode_control(&bytes)).transpose()?;
-    let expected = control.map(|control| control.version);
-    let version = expected.map_or_else(|| Version::first(Incarnation(1)), Version::next);
-    let control = ControlRecord {
-        version,
-        attempt: AttemptId::new(0, 0),
-        pending: Vec::new(),
-        registrations: Vec::new(),
-        sessions: Vec::new(),
-    };
-    let value = ItemValue::Json(Bytes::from((total + 1).to_string()));
-    let commit = Commit {
-        partition: partition.clone(),
-        expected,
-        version,
-        control: codec::encode_control(&control),
-        items: vec![(item, Some(value))],
-        entries: Vec::new(),
-        deleted_entries: Vec::new(),
-        records: Vec::new(),
-        now_ms: 0,
-    };
-    Ok(matches!(store.commit(commit).await?, CommitOutcome::Committed { .. }))
 }
