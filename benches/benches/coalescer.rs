@@ -6,7 +6,7 @@ mod settings;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use tollgate::bench_internals::Joined;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 
 const CALLERS: [u64; 3] = [1, 16, 256];
 const BATCH_MAX: usize = 1_024;

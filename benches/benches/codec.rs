@@ -1,7 +1,7 @@
 //! The codec: the three records to bytes and back, against bincode 2 and `serde_json` with derives on the same fields. JSON has
 //! no bytes: ids and the body of the outbox entry are lists of numbers there, as serde writes them.
 
-#[path = "../../crates/tollgate-core/tests/codec/mirror.rs"]
+#[path = "../../crates/tollgate-proto/tests/codec/mirror.rs"]
 mod mirror;
 mod settings;
 
@@ -15,8 +15,8 @@ use criterion::{
 use mirror::{MirrorControl, MirrorEntry, MirrorEnvelope};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tollgate::core::control_record::{Origin, OutputRange};
-use tollgate::core::{
+use tollgate::proto::control_record::{Origin, OutputRange};
+use tollgate::proto::{
     AttemptId, Audience, Body, ControlRecord, Destination, EndpointName, EntryKey, Envelope, Incarnation,
     MessageId, OutboxEntry, PartitionKey, PendingEntry, PendingId, TokenRef, Version, codec,
 };

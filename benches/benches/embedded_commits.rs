@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use futures_util::future::join_all;
-use tollgate::core::{
+use tollgate::proto::{
     AttemptId, Commit, CommitOutcome, ControlRecord, Incarnation, ItemValue, PartitionKey, Store, StoreAlias,
     Version, codec,
 };

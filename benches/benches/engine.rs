@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tollgate::Gate;
-use tollgate::core::{
+use tollgate::proto::{
     AttemptId, Broker, Commit, CommitOutcome, ControlRecord, EntryRead, Envelope, Incarnation, ItemValue,
     Sequence, Store, StoreAlias, Version, codec,
 };
-use tollgate_benches::{TOTAL, adder, seed, send};
+use tollgate_bench::{TOTAL, adder, seed, send};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;
 

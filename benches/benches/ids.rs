@@ -5,7 +5,7 @@ mod settings;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tollgate::core::{EndpointName, MessageId};
+use tollgate::proto::{EndpointName, MessageId};
 use uuid::Uuid;
 
 fn ids(criterion: &mut Criterion) {

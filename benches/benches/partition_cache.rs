@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use criterion::{Criterion, criterion_group, criterion_main};
 use foldhash::fast::RandomState;
 use tollgate::bench_internals::{ViewKey, Views};
-use tollgate::core::partition_view::PartitionView;
-use tollgate::core::{AttemptId, ControlRecord, Incarnation, ItemValue, PartitionKey, Version};
+use tollgate::proto::partition_view::PartitionView;
+use tollgate::proto::{AttemptId, ControlRecord, Incarnation, ItemValue, PartitionKey, Version};
 
 const PARTITIONS: usize = 1_000;
 const CACHE_BYTES: u64 = 64 << 20;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tollgate::core::completion::{Completion, CompletionStep};
-use tollgate::core::marks::Marks;
-use tollgate::core::partition_view::PartitionView;
-use tollgate::core::processing::{Disposition, Incoming, Processing, Settled, Step, Tokenless, Work};
-use tollgate::core::unit_of_work::Outgoing;
-use tollgate::core::{
+use tollgate::proto::completion::{Completion, CompletionStep};
+use tollgate::proto::marks::Marks;
+use tollgate::proto::partition_view::PartitionView;
+use tollgate::proto::processing::{Disposition, Incoming, Processing, Settled, Step, Tokenless, Work};
+use tollgate::proto::unit_of_work::Outgoing;
+use tollgate::proto::{
     AttemptId, Audience, Body, CommitOutcome, Destination, EndpointName, EntryKey, Incarnation, ItemValue,
     LoadedPartition, MessageId, OutboxEntry, PartitionKey, StoreAlias, TokenRef, Version, codec,
 };

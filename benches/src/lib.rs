@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tollgate::core::{AttemptId, EndpointName, PartitionKey};
-use tollgate::core::{
+use tollgate::proto::{AttemptId, EndpointName, PartitionKey};
+use tollgate::proto::{
     Audience, Body, Broker, Commit, Destination, EntryKey, Incarnation, MessageId, OutboxEntry,
     OutgoingMessage, Store, TokenRef, Version, codec, control_record::ControlRecord,
 };

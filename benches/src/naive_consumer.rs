@@ -2,7 +2,7 @@
 //! messages is its program's business.
 
 use bytes::Bytes;
-use tollgate::core::{
+use tollgate::proto::{
     AttemptId, Commit, CommitOutcome, ControlRecord, Incarnation, ItemName, ItemValue, LoadRequest,
     PartitionKey, Store, StoreError, Version, codec,
 };

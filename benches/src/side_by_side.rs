@@ -1,5 +1,5 @@
 //! Tollgate beside what its users would do instead: one scenario, several contenders, the same machine, queue, store, latency
-//! and handler, in turns, each audited by the same books. The rules of fairness are decision 0013. `tollgate bench` runs
+//! and handler, in turns, each audited by the same books. The rules of fairness are decision 0013. `tollgate-bench compare` runs
 //! this; what a figure means is told where it is measured, what a contender does in its own file.
 
 pub mod audit;

@@ -1,10 +1,10 @@
 //! Every contender in small scenarios, with the audit that is to hold or to fail: the harness must be able to tell.
 
-use tollgate_benches::side_by_side::contender::{Contender, Promise};
-use tollgate_benches::side_by_side::contenders;
-use tollgate_benches::side_by_side::latency::Latency;
-use tollgate_benches::side_by_side::run::{Outcome, run};
-use tollgate_benches::side_by_side::scenario::{Arrival, Deletions, Scenario, Skew};
+use tollgate_bench::side_by_side::contender::{Contender, Promise};
+use tollgate_bench::side_by_side::contenders;
+use tollgate_bench::side_by_side::latency::Latency;
+use tollgate_bench::side_by_side::run::{Outcome, run};
+use tollgate_bench::side_by_side::scenario::{Arrival, Deletions, Scenario, Skew};
 
 fn small() -> Scenario {
     Scenario {

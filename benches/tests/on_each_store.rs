@@ -1,11 +1,11 @@
 //! The comparison on each store: every contender comes through the audit there as in memory, and what the emulators report is counted.
 //! Those of clouds are features.
 
-use tollgate_benches::side_by_side::contender::Promise;
-use tollgate_benches::side_by_side::contenders;
-use tollgate_benches::side_by_side::latency::Latency;
-use tollgate_benches::side_by_side::run::{Outcome, run};
-use tollgate_benches::side_by_side::scenario::{Scenario, StoreKind};
+use tollgate_bench::side_by_side::contender::Promise;
+use tollgate_bench::side_by_side::contenders;
+use tollgate_bench::side_by_side::latency::Latency;
+use tollgate_bench::side_by_side::run::{Outcome, run};
+use tollgate_bench::side_by_side::scenario::{Scenario, StoreKind};
 
 fn small(store: StoreKind) -> Scenario {
     Scenario {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use tollgate_benches::side_by_side::contenders;
-use tollgate_benches::side_by_side::latency::Latency;
-use tollgate_benches::side_by_side::report;
-use tollgate_benches::side_by_side::rounds::{Comparison, compare};
-use tollgate_benches::side_by_side::scenario::Scenario;
-use tollgate_benches::side_by_side::suite::{Effort, Results, Sweep};
+use tollgate_bench::side_by_side::contenders;
+use tollgate_bench::side_by_side::latency::Latency;
+use tollgate_bench::side_by_side::report;
+use tollgate_bench::side_by_side::rounds::{Comparison, compare};
+use tollgate_bench::side_by_side::scenario::Scenario;
+use tollgate_bench::side_by_side::suite::{Effort, Results, Sweep};
 
 /// Results with real figures of tiny runs.
 async fn results() -> Results {

@@ -3,13 +3,13 @@
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one of the three")]
-#[path = "../../crates/tollgate-core/tests/codec/mirror.rs"]
+#[path = "../../crates/tollgate-proto/tests/codec/mirror.rs"]
 mod mirror;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mirror::MirrorControl;
-use tollgate_core::codec::{decode_control, encode_control};
+use tollgate_proto::codec::{decode_control, encode_control};
 
 fuzz_target!(|data: &[u8]| {
     let bytes = Bytes::copy_from_slice(data);

@@ -3,13 +3,13 @@
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one of the three")]
-#[path = "../../crates/tollgate-core/tests/codec/mirror.rs"]
+#[path = "../../crates/tollgate-proto/tests/codec/mirror.rs"]
 mod mirror;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mirror::MirrorEnvelope;
-use tollgate_core::codec::{decode_envelope, encode_envelope};
+use tollgate_proto::codec::{decode_envelope, encode_envelope};
 
 fuzz_target!(|data: &[u8]| {
     let bytes = Bytes::copy_from_slice(data);

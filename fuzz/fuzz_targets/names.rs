@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tollgate_core::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
-use tollgate_core::{EffectName, EndpointName, ItemName, MessageId, MessageType, PartitionKey, StoreAlias};
+use tollgate_proto::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
+use tollgate_proto::{EffectName, EndpointName, ItemName, MessageId, MessageType, PartitionKey, StoreAlias};
 
 macro_rules! check {
     ($name:ty, $text:expr, $bytes_max:expr) => {

@@ -2,18 +2,18 @@
 //! when it is cut or something follows it.
 #![no_main]
 
-#[path = "../../crates/tollgate-core/tests/codec/mirror.rs"]
+#[path = "../../crates/tollgate-proto/tests/codec/mirror.rs"]
 mod mirror;
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mirror::{MirrorControl, MirrorEntry, MirrorEnvelope};
-use tollgate_core::codec::{
+use tollgate_proto::codec::{
     decode_control, decode_entry, decode_envelope, encode_control, encode_entry, encode_envelope,
 };
-use tollgate_core::control_record::{Origin, OutputRange, Registration, RegistrationState};
-use tollgate_core::{
+use tollgate_proto::control_record::{Origin, OutputRange, Registration, RegistrationState};
+use tollgate_proto::{
     AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, Destination, EntryKey, Envelope, Incarnation, InvalidName,
     MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark, TokenRef, Version,
 };

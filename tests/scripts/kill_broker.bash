@@ -21,7 +21,7 @@ kill_broker() {
     shift 3
     "$here/totals.py" "$input" >"$scratch/expected"
     echo "seed $seed"
-    "$tollgate" demo --input "$input" --data "$scratch/data" --seed "$seed" --broker "$broker" --broker-url "$url" \
+    "$tollgate" --input "$input" --data "$scratch/data" --seed "$seed" --broker "$broker" --broker-url "$url" \
         --processes 3 --kills "$kills" --server "$server" --server-ready "127.0.0.1:$port" \
         --duplicates 0.3 --reorder 100 --lose-acks 0.1 --totals "$scratch/totals" --report "$scratch/report" "$@"
     cmp "$scratch/expected" "$scratch/totals"

@@ -2,16 +2,16 @@
 //! and without. A copy comes up to LATE deliveries after the one before it, so some meet their original while it is processed.
 //! On a clock that stands still while anything is at work: see the program `workers`.
 //!
-//! `cargo run --release -p tollgate-benches --bin duplicates [WINDOW] [MESSAGES] [COPIES] [LATE]`
+//! `cargo run --release -p tollgate-bench --bin duplicates [WINDOW] [MESSAGES] [COPIES] [LATE]`
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate::core::{Broker, OutgoingMessage, Store, StoreAlias};
+use tollgate::proto::{Broker, OutgoingMessage, Store, StoreAlias};
 use tollgate::{Gate, Statistics};
-use tollgate_benches::slow_store::SlowStore;
-use tollgate_benches::{adder, seed, send};
+use tollgate_bench::slow_store::SlowStore;
+use tollgate_bench::{adder, seed, send};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;
 

@@ -3,15 +3,15 @@
 //! takes of the processor. With the feature `count-allocations` it counts allocations instead: then the allocator is the
 //! system's, and times mean less.
 //!
-//! `cargo run --release -p tollgate-benches --bin engine_overhead [MESSAGES] [PARTITIONS] [CONCURRENCY]`
+//! `cargo run --release -p tollgate-bench --bin engine_overhead [MESSAGES] [PARTITIONS] [CONCURRENCY]`
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use tollgate::core::{Broker, Store, StoreAlias};
+use tollgate::proto::{Broker, Store, StoreAlias};
 use tollgate::{Gate, Statistics};
-use tollgate_benches::side_by_side::resources::{Taken, Watch};
-use tollgate_benches::{ENDPOINT, adder, seed, send};
+use tollgate_bench::side_by_side::resources::{Taken, Watch};
+use tollgate_bench::{ENDPOINT, adder, seed, send};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;
 

@@ -1,15 +1,15 @@
-//! `tollgate bench --report` without the rest of the program, and with allocations counted.
+//! `tollgate-bench compare --report` without the rest of the program, and with allocations counted.
 //!
-//! `cargo run --release -p tollgate-benches --bin side_by_side -- quick|full DIRECTORY [PAGE]` measures everything;
+//! `cargo run --release -p tollgate-bench --bin side_by_side -- quick|full DIRECTORY [PAGE]` measures everything;
 //! `… -- FILE.json DIRECTORY [PAGE]` writes the report again from what was measured; `… -- growth` follows what stays behind up to
-//! a million messages, as `tollgate bench --growth` does.
+//! a million messages, as `tollgate-bench compare --growth` does.
 
 use std::path::Path;
 
-use tollgate_benches::side_by_side::demands::demands;
-use tollgate_benches::side_by_side::suite::{Effort, growth, measure};
-use tollgate_benches::side_by_side::tables::TextTable;
-use tollgate_benches::side_by_side::{BenchError, report};
+use tollgate_bench::side_by_side::demands::demands;
+use tollgate_bench::side_by_side::suite::{Effort, growth, measure};
+use tollgate_bench::side_by_side::tables::TextTable;
+use tollgate_bench::side_by_side::{BenchError, report};
 
 #[global_allocator]
 static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;

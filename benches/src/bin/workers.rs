@@ -3,7 +3,7 @@
 //! stands still while anything is at work, so the figures are exact and of waiting alone: neither the machine nor what else
 //! runs on it is in them. A second of that clock stands for a millisecond, because tokio's timers go by milliseconds.
 //!
-//! `cargo run --release -p tollgate-benches --bin workers [WINDOW] [CONNECTIONS] [PARTITIONS] [MESSAGES]`
+//! `cargo run --release -p tollgate-bench --bin workers [WINDOW] [CONNECTIONS] [PARTITIONS] [MESSAGES]`
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,14 +13,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tollgate::core::{
+use tollgate::proto::{
     BoxFuture, Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Store,
     StoreAlias, StoreLimits, Verdict, codec,
 };
 use tollgate::{Endpoint, Gate, HandlerError, Tx};
-use tollgate_benches::naive_consumer::get_and_put;
-use tollgate_benches::slow_store::SlowStore;
-use tollgate_benches::{Add, ENDPOINT, TOTAL, seed, send};
+use tollgate_bench::naive_consumer::get_and_put;
+use tollgate_bench::slow_store::SlowStore;
+use tollgate_bench::{Add, ENDPOINT, TOTAL, seed, send};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;
 

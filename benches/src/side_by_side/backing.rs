@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tollgate::core::{Store, StoreAlias};
+use tollgate::proto::{Store, StoreAlias};
 use tollgate_embedded::MemoryStore;
 
 use super::BenchError;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 
 use super::memory_table::MemoryTable;
 use super::network::Network;

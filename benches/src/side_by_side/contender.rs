@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 
 use super::BenchError;
 use super::network::Network;

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use serde_json::{Map, Value, json};
-use tollgate::core::{BoxFuture, StoreAlias};
+use tollgate::proto::{BoxFuture, StoreAlias};
 use tollgate_cosmos::{CosmosStore, RecordExpiry};
 use tollgate_cosmos_emulator::CosmosEmulator;
 

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{
     WriteRequest,
 };
 use bytes::Bytes;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 use tollgate_dynamodb::{DynamoDbStore, TableOptions};
 use tollgate_dynamodb_emulator::{Endpoint, InProcessDynamoDb, ServerKind, WireCounter};
 

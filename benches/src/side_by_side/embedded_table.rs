@@ -4,7 +4,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tempfile::TempDir;
-use tollgate::core::{BoxFuture, ItemName, PartitionKey, StoreAlias};
+use tollgate::proto::{BoxFuture, ItemName, PartitionKey, StoreAlias};
 use tollgate_embedded::EmbeddedStore;
 use tollgate_embedded::plain_records::{PlainCondition, PlainWrite};
 

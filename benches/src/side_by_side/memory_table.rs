@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 
 use super::charges::{Charge, Written};
 use super::network::Network;

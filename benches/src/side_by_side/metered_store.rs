@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tollgate::core::{
+use tollgate::proto::{
     BoxFuture, Commit, CommitOutcome, EntryKey, EntryRead, ItemName, LoadRequest, LoadedPartition,
     PartitionKey, SessionMark, Store, StoreError, StoreWrapper, TokenRef,
 };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
-use tollgate::core::{
+use tollgate::proto::{
     BoxFuture, Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Verdict,
 };
 

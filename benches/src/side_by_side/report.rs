@@ -83,7 +83,7 @@ fn write_file(path: &Path, text: &str) -> Result<(), BenchError> {
 
 /// The command that runs one scenario alone.
 fn command(scenario: &Scenario, contenders: &[Record]) -> String {
-    let mut command = "tollgate bench".to_owned();
+    let mut command = "tollgate-bench compare".to_owned();
     let Scenario { messages, partitions, outputs, body_bytes, in_flight, connections, .. } = scenario;
     let _ = write!(
         command,
@@ -208,7 +208,7 @@ fn sweep_table(sweep: &Sweep, pick: impl Fn(&Outcome) -> f64) -> TextTable {
 fn growth_sections(growth: &Sweep) -> Vec<Section> {
     let most =
         growth.lines.iter().flat_map(|(_, points)| points).map(|(messages, _)| *messages).fold(0.0, f64::max);
-    let command = format!("tollgate bench --growth {most}");
+    let command = format!("tollgate-bench compare --growth {most}");
     let left = |run: &Outcome| run.left_deduplication_bytes as f64;
     let title = "Bytes of deduplication data left in the store";
     let chart = swept(growth, title, Scale::Logarithmic, |run| Some(left(run)), "bytes");
@@ -270,7 +270,7 @@ fn sweep_section(sweep: &Sweep) -> Section {
         name: name.clone(),
         title,
         text: text.to_owned(),
-        command: "tollgate bench --report DIRECTORY".to_owned(),
+        command: "tollgate-bench compare --report DIRECTORY".to_owned(),
         charts: vec![(name, svg)],
         table: Some(sweep_table(sweep, |run| run.rate)),
     }
@@ -336,7 +336,7 @@ fn extrapolation_section(results: &Results) -> Section {
              that {}.",
             if results.dynamodb.is_some() { "the emulator reported" } else { "the published rules give" }
         ),
-        command: "tollgate bench --report DIRECTORY".to_owned(),
+        command: "tollgate-bench compare --report DIRECTORY".to_owned(),
         charts,
         table: Some(table),
     }
@@ -449,7 +449,7 @@ fn conditions(results: &Results) -> String {
 }
 
 /// The command that makes all of it.
-const EVERYTHING: &str = "cargo run --release -p tollgate-cli --features bench-full -- bench --effort full --report DIRECTORY --page docs/benchmarks.md";
+const EVERYTHING: &str = "cargo run --release -p tollgate-bench --features full -- compare --effort full --report DIRECTORY --page docs/benchmarks.md";
 
 fn markdown(results: &Results) -> String {
     let mut text = format!("{}.\n\n```sh\n{EVERYTHING}\n```\n\n", conditions(results));

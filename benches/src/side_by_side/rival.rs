@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 
 use super::BenchError;
 use super::contender::{Contender, Left, Promise, Reported, Running, Stage};

@@ -3,7 +3,7 @@
 //! value of [`Call`] is one round trip.
 
 use bytes::Bytes;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 
 /// A place in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use tollgate::core::StoreAlias;
-use tollgate::core::blobs::BlobStream;
+use tollgate::proto::StoreAlias;
+use tollgate::proto::blobs::BlobStream;
 use tollgate::{BlobReference, Blobs, Broker, Endpoint, Gate, HandlerError, Store, Tx};
 use tollgate_blobs::ObjectStoreBlobs;
 use tollgate_brokers::InProcessBroker;

@@ -1,5 +1,5 @@
 //! What can go wrong before the first blob: settings that can't be used, and storage that does not keep what it must. What goes
-//! wrong with a blob later is a `BlobError` of `tollgate-core`.
+//! wrong with a blob later is a `BlobError` of `tollgate-proto`.
 
 /// Why blob storage can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@
 use std::error::Error as StdError;
 
 use object_store::Error;
-use tollgate_core::{BlobError, EffectName};
+use tollgate_proto::{BlobError, EffectName};
 
 /// What a failure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@
 //! ```
 //! use std::sync::Arc;
 //! use tollgate_blobs::ObjectStoreBlobs;
-//! use tollgate_core::blobs::{collect, whole};
-//! use tollgate_core::{Blobs, EffectName};
+//! use tollgate_proto::blobs::{collect, whole};
+//! use tollgate_proto::{Blobs, EffectName};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 //! let blobs = ObjectStoreBlobs::in_memory().below("invoices");

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio_util::task::TaskTracker;
-use tollgate_core::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
+use tollgate_proto::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
 
 use crate::failure;
 use crate::object_path::{self, OBJECT_PATH_BYTES_MAX};

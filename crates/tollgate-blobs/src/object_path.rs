@@ -4,7 +4,7 @@
 
 use object_store::path::{Path, PathPart};
 use percent_encoding::percent_decode_str;
-use tollgate_core::EffectName;
+use tollgate_proto::EffectName;
 
 /// Longest path, in bytes: what S3 takes for a key (Azure: as many characters).
 pub(crate) const OBJECT_PATH_BYTES_MAX: usize = 1024;

@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, PutPayloadMut, UploadPart};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tollgate_core::{BlobError, BlobStream, EffectName};
+use tollgate_proto::{BlobError, BlobStream, EffectName};
 
 use crate::object_blobs::ObjectStoreBlobs;
 
@@ -167,8 +167,8 @@ impl Drop for Unfinished {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::Blobs;
-    use tollgate_core::blobs::whole;
+    use tollgate_proto::Blobs;
+    use tollgate_proto::blobs::whole;
 
     use super::*;
 

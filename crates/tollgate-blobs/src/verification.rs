@@ -2,7 +2,7 @@
 //! with a blob of a few bytes under a name of its own, which is deleted again.
 
 use object_store::{ObjectStoreExt, PutPayload};
-use tollgate_core::{Blobs, EffectName};
+use tollgate_proto::{Blobs, EffectName};
 
 use crate::error::BlobsError;
 use crate::failure::{Meaning, meaning};

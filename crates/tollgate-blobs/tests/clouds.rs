@@ -12,8 +12,8 @@ use object_store::azure::MicrosoftAzureBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate_blobs::{BlobsError, ObjectStoreBlobs};
-use tollgate_core::blobs::whole;
-use tollgate_core::{BlobError, BlobStream, Blobs, EffectName};
+use tollgate_proto::blobs::whole;
+use tollgate_proto::{BlobError, BlobStream, Blobs, EffectName};
 use tollgate_testkit::LocalServer;
 use tollgate_testkit::blob_conformance::{check_blobs, content};
 

@@ -16,8 +16,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use tollgate_blobs::ObjectStoreBlobs;
-use tollgate_core::blobs::whole;
-use tollgate_core::{BlobError, BlobStream, Blobs, EffectName};
+use tollgate_proto::blobs::whole;
+use tollgate_proto::{BlobError, BlobStream, Blobs, EffectName};
 use tollgate_testkit::blob_conformance::{check_blobs, content};
 
 const PART_BYTES: usize = 5 * 1024 * 1024;

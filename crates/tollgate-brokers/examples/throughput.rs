@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tollgate_brokers::InProcessBroker;
-use tollgate_core::{
+use tollgate_proto::{
     Broker, Delivery, EndpointName, MessageId, OutgoingMessage, PartitionKey, Settlement, Verdict,
 };
 

@@ -1,7 +1,7 @@
 //! What brokers on a network count for each endpoint, under the names that all brokers of this crate use.
 
 use metrics::Counter;
-use tollgate_core::{EndpointName, Verdict};
+use tollgate_proto::{EndpointName, Verdict};
 
 /// The counters of one endpoint.
 pub(crate) struct EndpointCounters {

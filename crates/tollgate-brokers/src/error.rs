@@ -1,5 +1,5 @@
 //! What can go wrong with the brokers of this crate outside a call of the `Broker` trait: opening, compacting and
-//! closing the recovery log. Calls of the trait answer `tollgate_core::BrokerError`.
+//! closing the recovery log. Calls of the trait answer `tollgate_proto::BrokerError`.
 
 use std::path::PathBuf;
 #[cfg(feature = "durable")]

@@ -10,8 +10,8 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 
 #[cfg(feature = "durable")]
 pub use builder::DurableBuilder;

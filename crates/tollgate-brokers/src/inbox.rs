@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{BrokerError, Delivery, EndpointName, Receipt};
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{BrokerError, Delivery, EndpointName, Receipt};
 
 use self::state::State;
 use crate::counters::EndpointCounters;

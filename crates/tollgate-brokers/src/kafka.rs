@@ -22,8 +22,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use tokio_util::sync::CancellationToken;
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 
 pub use builder::{KafkaBuilder, TopicsMade};
 use consumer::{EndpointConsumer, Settings};

@@ -1,6 +1,6 @@
 //! Brokers. [`InProcessBroker`] needs no server, and is fast in memory or durable in a directory; NATS, Amazon SQS, RabbitMQ
-//! and Kafka are features of their own; [`ChaosBroker`] makes any broker duplicate, reorder, delay and forget, by seed. A broker carries envelopes as bytes: nothing
-//! that looks into one may enter this crate, and no store may either.
+//! and Kafka are features of their own. A broker carries envelopes as bytes: nothing that looks into one may enter this crate, and no
+//! store may either. `ChaosBroker` in `tollgate-testkit` makes any of them misbehave.
 //!
 //! Metrics, by endpoint where that makes sense, with the recorder that is installed when an endpoint is first used:
 //! `tollgate_broker_sent_total`, `_delivered_total`, `_acknowledged_total`, `_retried_total`, `_dead_lettered_total`,
@@ -11,7 +11,7 @@
 //!
 //! use bytes::Bytes;
 //! use tollgate_brokers::InProcessBroker;
-//! use tollgate_core::{Broker, EndpointName, MessageId, OutgoingMessage, PartitionKey, Settlement, Verdict};
+//! use tollgate_proto::{Broker, EndpointName, MessageId, OutgoingMessage, PartitionKey, Settlement, Verdict};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,7 +37,6 @@
 //! # }
 //! ```
 
-pub mod chaos;
 #[cfg(feature = "network")]
 mod counters;
 mod error;
@@ -57,7 +56,6 @@ pub mod rabbitmq;
 #[cfg(feature = "sqs")]
 pub mod sqs;
 
-pub use chaos::{ChaosBroker, ChaosBuilder, ChaosCounts};
 pub use error::BrokersError;
 #[cfg(feature = "durable")]
 pub use in_process::DurableBuilder;

@@ -123,7 +123,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use tollgate_core::EndpointName;
+    use tollgate_proto::EndpointName;
 
     use super::*;
     use crate::in_process::messages::QueueLimits;

@@ -27,8 +27,8 @@ use bytes::Bytes;
 use futures_util::future::Shared;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict};
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict};
 
 use self::builder::Settings;
 pub use self::builder::{Deduplication, NatsBuilder, Provisioning};

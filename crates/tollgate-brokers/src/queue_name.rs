@@ -1,6 +1,6 @@
 //! Names of queues, streams and subjects, made from names of endpoints: those may hold anything, these may not.
 
-use tollgate_core::EndpointName;
+use tollgate_proto::EndpointName;
 
 /// Hexadecimal digits of the digest that tells names apart which became the same: 2^48 of them.
 const DIGEST_DIGITS: usize = 12;

@@ -19,8 +19,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 
 pub use builder::{Queues, RabbitMqBuilder};
 use consumer::{EndpointConsumer, Settings, exchange_for};

@@ -17,8 +17,8 @@ use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, SendMessageBatchRequestEntry,
 };
 use futures_util::stream::{self, StreamExt};
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{
     Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Verdict,
 };
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 use story::{
     acknowledge, message, numbered, orders, receive, send, send_until_confirmed, settle, take, texts,
 };
-use tollgate_brokers::{ChaosBroker, ChaosBuilder, ChaosCounts, Depth, InProcessBroker};
-use tollgate_core::{Broker, BrokerError, Verdict};
+use tollgate_brokers::{Depth, InProcessBroker};
+use tollgate_proto::{Broker, BrokerError, Verdict};
+use tollgate_testkit::{ChaosBroker, ChaosBuilder, ChaosCounts};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_brokers::{ChaosBroker, InProcessBroker};
-use tollgate_core::Broker;
+use tollgate_brokers::InProcessBroker;
+use tollgate_proto::Broker;
+use tollgate_testkit::ChaosBroker;
 use tollgate_testkit::broker_conformance::BrokerConfig;
 
 const CAPACITY: usize = 100;
@@ -44,8 +45,8 @@ mod chaos_without_faults {
 #[cfg(feature = "durable")]
 mod durable {
     use tempfile::TempDir;
-    use tollgate_core::store::BoxFuture;
-    use tollgate_core::{BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+    use tollgate_proto::store::BoxFuture;
+    use tollgate_proto::{BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 
     use super::*;
 

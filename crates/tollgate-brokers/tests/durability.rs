@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use story::{acknowledge, message, numbered, orders, receive, send, settle, take, texts};
 use tollgate_brokers::{BrokersError, Depth, InProcessBroker};
-use tollgate_core::{Broker, BrokerError, Verdict};
+use tollgate_proto::{Broker, BrokerError, Verdict};
 
 /// Long enough that nothing times out while a test runs.
 const TIMEOUT: Duration = Duration::from_secs(600);

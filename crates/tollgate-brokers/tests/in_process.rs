@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use story::{acknowledge, message, numbered, orders, receive, send, settle, take};
 use tollgate_brokers::{Depth, InProcessBroker};
-use tollgate_core::{Broker, BrokerError, Receipt, Settlement, Verdict};
+use tollgate_proto::{Broker, BrokerError, Receipt, Settlement, Verdict};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -24,8 +24,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tollgate_brokers::KafkaBroker;
 use tollgate_brokers::kafka::{KafkaBuilder, TopicsMade};
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{
     Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, PartitionKey, Settlement, Verdict,
 };
 use tollgate_testkit::broker_conformance::{self, BrokerConfig};

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use server::Server;
 use tollgate_brokers::NatsBroker;
 use tollgate_brokers::nats::{Deduplication, NatsBuilder, NatsHealth, Provisioning};
-use tollgate_core::{
+use tollgate_proto::{
     Broker, BrokerError, Delivery, EndpointName, MessageId, OutgoingMessage, PartitionKey, Settlement,
     Verdict,
 };

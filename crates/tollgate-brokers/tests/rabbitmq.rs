@@ -17,7 +17,7 @@ use story::{acknowledge, message, numbered, orders, send, settle, take, texts};
 use tokio::time::Instant;
 use tollgate_brokers::RabbitMqBroker;
 use tollgate_brokers::rabbitmq::{Queues, RabbitMqBuilder};
-use tollgate_core::{Broker, BrokerError, EndpointName, OutgoingMessage, Verdict};
+use tollgate_proto::{Broker, BrokerError, EndpointName, OutgoingMessage, Verdict};
 use tollgate_testkit::broker_conformance::{self, BrokerConfig};
 
 const SCRIPT: &str = "rabbitmq/start-rabbitmq";

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use server::Server;
 use tollgate_brokers::SqsBroker;
 use tollgate_brokers::sqs::{Provisioning, QueueKind, SqsBuilder};
-use tollgate_core::{
+use tollgate_proto::{
     Broker, BrokerError, Delivery, EndpointName, MessageId, OutgoingMessage, PartitionKey, Settlement,
     Verdict,
 };

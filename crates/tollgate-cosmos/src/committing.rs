@@ -5,7 +5,7 @@
 use azure_data_cosmos::TransactionalBatch;
 use azure_data_cosmos::options::{BatchReplaceOptions, Precondition};
 use serde_json::Value;
-use tollgate_core::{
+use tollgate_proto::{
     Commit, CommitOutcome, DeduplicationKey, LimitExceeded, PartitionKey, StoreError, Version,
 };
 

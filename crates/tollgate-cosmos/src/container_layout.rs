@@ -8,7 +8,7 @@ use azure_data_cosmos::models::{
     ContainerProperties, IndexingMode, IndexingPolicy, PartitionKeyDefinition, PartitionKeyValue, TimeToLive,
 };
 use serde_json::{Map, Value};
-use tollgate_core::PartitionKey;
+use tollgate_proto::PartitionKey;
 
 use crate::document::{RESERVED_FIELDS, TOLLGATE_FIELD};
 use crate::error::CosmosStoreError;

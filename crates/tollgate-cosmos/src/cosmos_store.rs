@@ -3,7 +3,7 @@
 
 use azure_data_cosmos::CosmosClient;
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, ScanCursor, ScanPage,
     ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
@@ -32,7 +32,7 @@ pub enum RecordExpiry {
 ///
 /// ```no_run
 /// # async fn example(client: azure_data_cosmos::CosmosClient) -> Result<(), Box<dyn std::error::Error>> {
-/// use tollgate_core::{Store, StoreAlias};
+/// use tollgate_proto::{Store, StoreAlias};
 /// use tollgate_cosmos::CosmosStore;
 ///
 /// let store = CosmosStore::builder(StoreAlias::new("main")?).open(&client, "shop", "orders").await?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use azure_data_cosmos::TransactionalBatch;
 use futures_util::future::join_all;
-use tollgate_core::{PartitionKey, SessionMark, StoreError, TokenRef};
+use tollgate_proto::{PartitionKey, SessionMark, StoreError, TokenRef};
 
 use crate::cosmos_store::CosmosStore;
 use crate::document_id::entry_id;

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tollgate_core::{EntryKey, Incarnation, PartitionKey, RecordWrite, Sequence, Version};
+use tollgate_proto::{EntryKey, Incarnation, PartitionKey, RecordWrite, Sequence, Version};
 
 use crate::container_layout::ContainerLayout;
 use crate::document_id::{CONTROL_ID, entry_id, record_id};
@@ -171,7 +171,7 @@ fn parse_version(text: &str) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::DeduplicationKey;
+    use tollgate_proto::DeduplicationKey;
 
     use super::*;
 

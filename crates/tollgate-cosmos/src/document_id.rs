@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 
-use tollgate_core::{DeduplicationKey, EntryKey, ItemName};
+use tollgate_proto::{DeduplicationKey, EntryKey, ItemName};
 
 /// The control record's id, in every partition.
 pub const CONTROL_ID: &str = "tollgate.control";
@@ -26,7 +26,7 @@ const ENTRY_PREFIX: &str = "tollgate.entry.";
 /// The id of an outbox entry: `tollgate.entry.` incarnation (16 hexadecimal digits) `.` counter `.` index.
 ///
 /// ```
-/// use tollgate_core::{EntryKey, Incarnation, Sequence};
+/// use tollgate_proto::{EntryKey, Incarnation, Sequence};
 ///
 /// let sequence = Sequence { incarnation: Incarnation(0xab), counter: 7 };
 /// let id = tollgate_cosmos::document_id::entry_id(EntryKey { sequence, index: 2 });
@@ -48,13 +48,13 @@ pub fn record_id(key: &DeduplicationKey) -> String {
 /// The id of a business item.
 ///
 /// ```
-/// use tollgate_core::ItemName;
+/// use tollgate_proto::ItemName;
 /// use tollgate_cosmos::document_id::item_id;
 ///
 /// assert_eq!(item_id(&ItemName::new("state")?), "state");
 /// assert_eq!(item_id(&ItemName::new("orders/4711")?), "orders~2F4711");
 /// assert_eq!(item_id(&ItemName::new("tollgate.control")?), "~74ollgate.control");
-/// # Ok::<(), tollgate_core::InvalidName>(())
+/// # Ok::<(), tollgate_proto::InvalidName>(())
 /// ```
 pub fn item_id(name: &ItemName) -> String {
     let id = escape("", name.as_str());

@@ -1,5 +1,5 @@
 //! What can go wrong when a Cosmos DB store is set up. What goes wrong with single calls is a
-//! [`tollgate_core::StoreError`], and [`crate::failure`] decides which.
+//! [`tollgate_proto::StoreError`], and [`crate::failure`] decides which.
 
 /// An error of setting up a store.
 #[derive(Clone, Debug, thiserror::Error)]

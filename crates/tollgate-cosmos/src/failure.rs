@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use azure_data_cosmos::CosmosError;
-use tollgate_core::{LimitExceeded, PartitionKey, StoreAlias, StoreError};
+use tollgate_proto::{LimitExceeded, PartitionKey, StoreAlias, StoreError};
 
 use crate::limits::BATCH_BYTES_MAX;
 

@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use tollgate_core::{ItemName, ItemValue, PartitionKey};
+use tollgate_proto::{ItemName, ItemValue, PartitionKey};
 
 use crate::container_layout::ContainerLayout;
 use crate::document::{EXACT_INTEGER_MAX, RESERVED_FIELDS, TOLLGATE_FIELD, decode, document, encode};

@@ -1,7 +1,7 @@
 //! The limits of Cosmos DB, and what of them is left for a commit's own bytes. Declared here, checked by the core's machine
 //! before a commit and by the store once more, on the bytes that it is about to send.
 
-use tollgate_core::StoreLimits;
+use tollgate_proto::StoreLimits;
 
 /// Most operations in one transactional batch (Cosmos DB service quotas).
 pub const BATCH_OPERATIONS_MAX: usize = 100;

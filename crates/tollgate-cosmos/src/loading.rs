@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use azure_data_cosmos::TransactionalBatch;
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
-use tollgate_core::{
+use tollgate_proto::{
     DeduplicationKey, ItemName, ItemValue, LoadRequest, LoadedPartition, PartitionKey, SessionMark,
     StoreError,
 };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
-use tollgate_core::{PartitionKey, Version};
+use tollgate_proto::{PartitionKey, Version};
 
 /// How many partitions are remembered. At about 200 bytes each: 20 MB.
 pub(crate) const PARTITIONS_REMEMBERED_MAX: u64 = 100_000;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tollgate_core::{EntryRead, SessionMark, StoreError, TokenRef};
+use tollgate_proto::{EntryRead, SessionMark, StoreError, TokenRef};
 
 use crate::cosmos_store::CosmosStore;
 use crate::document::parse_entry;

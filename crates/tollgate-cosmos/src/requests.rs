@@ -12,7 +12,7 @@ use azure_data_cosmos::options::{
 use azure_data_cosmos::{CosmosError, PartitionKey as CosmosKey, TransactionalBatch};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tollgate_core::{PartitionKey, SessionMark, StoreAlias, StoreError};
+use tollgate_proto::{PartitionKey, SessionMark, StoreAlias, StoreError};
 
 use crate::container_layout::ContainerLayout;
 use crate::failure::{Failure, status};

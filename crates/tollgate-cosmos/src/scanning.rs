@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use serde_json::{Map, Value};
-use tollgate_core::{PartitionKey, ScanCursor, ScanPage, ScannedPartition, StoreError};
+use tollgate_proto::{PartitionKey, ScanCursor, ScanPage, ScannedPartition, StoreError};
 
 use crate::cosmos_store::CosmosStore;
 use crate::document::{decode, parse_record};

@@ -1,7 +1,7 @@
 //! Session tokens of Cosmos DB as the core's [`SessionMark`]s, and the rule by which a read is judged: an answer counts only
 //! if the physical partition that gave it was shown a mark of its own. No request is made here.
 
-use tollgate_core::{SessionMark, StoreAlias};
+use tollgate_proto::{SessionMark, StoreAlias};
 
 /// Bits of a position that hold the log sequence number; the version of the vector clock lies above them. At a million
 /// writes a second in one physical partition they last for 8 years.

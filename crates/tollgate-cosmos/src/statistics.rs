@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::Counter;
-use tollgate_core::StoreAlias;
+use tollgate_proto::StoreAlias;
 
 /// What a request to Cosmos DB was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

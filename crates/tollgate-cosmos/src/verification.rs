@@ -8,7 +8,7 @@ use azure_data_cosmos::options::{
     ExcludedRegions, ItemReadOptions, ItemWriteOptions, OperationOptions, ReadConsistencyStrategy,
     ReadContainerOptions, Region,
 };
-use tollgate_core::{PartitionKey, SessionMark, StoreError};
+use tollgate_proto::{PartitionKey, SessionMark, StoreError};
 
 use crate::cosmos_store::{CosmosStore, RecordExpiry};
 use crate::failure::{Failure, status};
@@ -235,7 +235,7 @@ fn from_the_future(mark: &SessionMark) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::StoreAlias;
+    use tollgate_proto::StoreAlias;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 use futures_util::future::join_all;
-use tollgate_core::{PartitionKey, StoreError};
+use tollgate_proto::{PartitionKey, StoreError};
 
 use crate::calls::{self, TRIES_MAX};
 use crate::failure::Failure;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use moka::sync::Cache;
-use tollgate_core::{StoreAlias, StoreLimits};
+use tollgate_proto::{StoreAlias, StoreLimits};
 
 use crate::calls::Calls;
 use crate::error::DynamoDbError;
@@ -109,7 +109,7 @@ impl DynamoDbStoreBuilder {
         self
     }
 
-    /// Makes the store. Whether the table is there is found out by [`tollgate_core::Store::verify`].
+    /// Makes the store. Whether the table is there is found out by [`tollgate_proto::Store::verify`].
     ///
     /// # Errors
     /// [`DynamoDbError::InvalidName`]: which name, and which rule it breaks.

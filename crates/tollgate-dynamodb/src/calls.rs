@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use tollgate_core::StoreAlias;
+use tollgate_proto::StoreAlias;
 
 use crate::failure::{Failure, OperationError};
 use crate::limiter::{Answer, Limiter};

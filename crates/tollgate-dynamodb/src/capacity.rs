@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-use tollgate_core::Placement;
+use tollgate_proto::Placement;
 
 /// Bytes that one write capacity unit pays for.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
@@ -90,7 +90,7 @@ pub(crate) fn bytes_of_units(units: u64) -> RangeInclusive<usize> {
 /// What the commit and the consumption of its outputs cost with the outputs in this place. `None`: it doesn't fit.
 ///
 /// ```
-/// use tollgate_core::Placement;
+/// use tollgate_proto::Placement;
 /// use tollgate_dynamodb::capacity::{CommitShape, units};
 ///
 /// // 1 KB of state, of which all is changed, and one message of 1 KB.

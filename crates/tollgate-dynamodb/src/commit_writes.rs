@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update as UpdateOfItem};
-use tollgate_core::{DeduplicationKey, ItemName, Placement};
+use tollgate_proto::{DeduplicationKey, ItemName, Placement};
 
 use crate::capacity::{ITEM_BYTES_MAX, Layout};
 use crate::expression::Update;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, ReturnConsumedCapacity};
-use tollgate_core::{Commit, CommitOutcome, ItemName, LimitExceeded, Placement, StoreError};
+use tollgate_proto::{Commit, CommitOutcome, ItemName, LimitExceeded, Placement, StoreError};
 
 use crate::calls::{self, TRIES_MAX};
 use crate::capacity::{self, ITEM_BYTES_MAX, Layout, WRITE_UNIT_BYTES};
@@ -28,7 +28,7 @@ struct Met {
 }
 
 impl DynamoDbStore {
-    /// [`tollgate_core::Store::commit`].
+    /// [`tollgate_proto::Store::commit`].
     pub(crate) async fn commit_one(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
         let prepared = PreparedCommit::new(commit);
         prepared.check(&self.names, &self.limits).map_err(|limit| self.too_large(&prepared, limit))?;
@@ -80,7 +80,7 @@ impl DynamoDbStore {
         }
     }
 
-    /// [`tollgate_core::Store::placement`].
+    /// [`tollgate_proto::Store::placement`].
     pub(crate) fn cheapest_placement(&self, commit: &Commit) -> Placement {
         let known = self
             .known

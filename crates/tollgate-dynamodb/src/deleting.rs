@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::{DeleteRequest, ReturnConsumedCapacity, WriteRequest};
 use futures_util::future::{join, join_all};
-use tollgate_core::{EntryKey, PartitionKey, Placement, SessionMark, StoreError, TokenRef};
+use tollgate_proto::{EntryKey, PartitionKey, Placement, SessionMark, StoreError, TokenRef};
 
 use crate::batch_reading::Place;
 use crate::calls::{self, TRIES_MAX};
@@ -22,7 +22,7 @@ const BATCH_WRITE_MAX: usize = 25;
 type Deleted = Result<(), StoreError>;
 
 impl DynamoDbStore {
-    /// [`tollgate_core::Store::delete_entries`].
+    /// [`tollgate_proto::Store::delete_entries`].
     pub(crate) async fn delete_tokens(
         &self,
         tokens: &[TokenRef],

@@ -1,7 +1,7 @@
 //! What goes wrong while a store is made: names that can't be, tables of the wrong shape. What goes wrong with a request is
 //! core's `StoreError`, made in [`crate::failure`].
 
-use tollgate_core::StoreError;
+use tollgate_proto::StoreError;
 
 /// Why a store can't be built or its table not be provisioned.
 #[derive(Debug, thiserror::Error)]

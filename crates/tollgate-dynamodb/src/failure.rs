@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_time_to_live::UpdateTimeToLiveError;
 use aws_sdk_dynamodb::types::CancellationReason;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use tollgate_core::{PartitionKey, StoreAlias, StoreError};
+use tollgate_proto::{PartitionKey, StoreAlias, StoreError};
 
 /// Statuses from here on are the server's own fault: the request may have been executed.
 const FIRST_SERVER_ERROR: u16 = 500;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use aws_sdk_dynamodb::types::{Get, ReturnConsumedCapacity, TransactGetItem};
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
-use tollgate_core::{
+use tollgate_proto::{
     DeduplicationKey, ItemName, ItemValue, LoadRequest, LoadedPartition, PartitionKey, StoreError,
 };
 
@@ -24,7 +24,7 @@ type Snapshot = HashMap<String, Item>;
 type Answers = BTreeMap<usize, Result<LoadedPartition, StoreError>>;
 
 impl DynamoDbStore {
-    /// [`tollgate_core::Store::load`].
+    /// [`tollgate_proto::Store::load`].
     pub(crate) async fn load_all(
         &self,
         requests: &[LoadRequest],

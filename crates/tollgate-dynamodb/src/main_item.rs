@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use tollgate_core::{Incarnation, ItemName, ItemValue, Sequence, Version};
+use tollgate_proto::{Incarnation, ItemName, ItemValue, Sequence, Version};
 
 use crate::item_size::value_bytes;
 use crate::names::{self, APART, CONTROL, Item, SPILLED, VERSION};

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use tollgate_core::{DeduplicationKey, EntryKey, Incarnation, ItemName, PartitionKey, Sequence};
+use tollgate_proto::{DeduplicationKey, EntryKey, Incarnation, ItemName, PartitionKey, Sequence};
 
 /// One item of the table, as the SDK has it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -155,7 +155,7 @@ pub(crate) fn kind_of(sort: &str) -> Option<Kind> {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
+    use tollgate_proto::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use tollgate_core::ItemValue;
+use tollgate_proto::ItemValue;
 
 /// The only key of a map that holds JSON as text, because DynamoDB has no value that says the same.
 pub(crate) const TEXT_KEY: &str = "$json";

@@ -2,7 +2,7 @@
 //! described for [`crate::capacity`]. How it is written is in [`crate::commit_writes`].
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use tollgate_core::{Commit, EntryKey, ItemName, LimitExceeded, Placement, RecordWrite, StoreLimits};
+use tollgate_proto::{Commit, EntryKey, ItemName, LimitExceeded, Placement, RecordWrite, StoreLimits};
 
 use crate::capacity::{self, Candidates, CommitShape, ITEM_BYTES_MAX, Layout, WRITE_UNIT_BYTES};
 use crate::item_size::{item_bytes, value_bytes};

@@ -4,7 +4,7 @@
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tollgate_core::{PartitionKey, ScanCursor, ScanPage, ScannedPartition, StoreError};
+use tollgate_proto::{PartitionKey, ScanCursor, ScanPage, ScannedPartition, StoreError};
 
 use crate::main_item::MainItem;
 use crate::names::{self, Item, Kind};
@@ -18,7 +18,7 @@ struct Position {
 }
 
 impl DynamoDbStore {
-    /// [`tollgate_core::Store::scan`].
+    /// [`tollgate_proto::Store::scan`].
     pub(crate) async fn scan_page(
         &self,
         cursor: Option<ScanCursor>,

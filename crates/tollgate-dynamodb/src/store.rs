@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, EntryKey, EntryRead, LoadRequest, LoadedPartition, PartitionKey,
     Placement, ScanCursor, ScanPage, ScanPrice, SessionMark, Store, StoreAlias, StoreError, StoreLimits,
     TokenRef, Version,
@@ -29,7 +29,7 @@ use crate::provisioning::{Provisioned, TableOptions};
 ///
 /// ```no_run
 /// # async fn example(client: aws_sdk_dynamodb::Client) -> Result<(), Box<dyn std::error::Error>> {
-/// use tollgate_core::Store;
+/// use tollgate_proto::Store;
 /// use tollgate_dynamodb::{DynamoDbStore, TableOptions};
 ///
 /// let store = DynamoDbStore::builder(client).alias("orders").table("orders").build()?;

@@ -2,7 +2,7 @@
 //! for which the main item had no room is looked for apart.
 
 use bytes::Bytes;
-use tollgate_core::{EntryRead, Placement, StoreError, TokenRef};
+use tollgate_proto::{EntryRead, Placement, StoreError, TokenRef};
 
 use crate::batch_reading::Place;
 use crate::names::{self, ENTRY, Item, MAIN, SPILLED};
@@ -17,7 +17,7 @@ enum Seen {
 }
 
 impl DynamoDbStore {
-    /// [`tollgate_core::Store::read_entries`].
+    /// [`tollgate_proto::Store::read_entries`].
     pub(crate) async fn read_tokens(&self, reads: &[EntryRead]) -> Vec<Result<Option<Bytes>, StoreError>> {
         let own = || reads.iter().map(|read| &read.token).filter(|token| token.store == self.alias);
         let together = own().filter(|token| token.entry.placement() == Placement::Together);

@@ -5,7 +5,7 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, KeyType, MultiRegionConsistency, Put, ScalarAttributeType, TableDescription, TableStatus,
     TransactWriteItem,
 };
-use tollgate_core::{PartitionKey, StoreError};
+use tollgate_proto::{PartitionKey, StoreError};
 
 use crate::expression::Update;
 use crate::failure::Failure;
@@ -16,7 +16,7 @@ use crate::store::DynamoDbStore;
 const NOBODY: &str = "tollgate#verify";
 
 impl DynamoDbStore {
-    /// [`tollgate_core::Store::verify`].
+    /// [`tollgate_proto::Store::verify`].
     pub(crate) async fn verify_table(&self) -> Result<(), StoreError> {
         let description =
             self.describe().await.map_err(|failure| self.in_verification("DescribeTable", failure))?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tollgate_core::{EntryKey, Version};
+use tollgate_proto::{EntryKey, Version};
 
 use crate::capacity::bytes_of_units;
 
@@ -51,7 +51,7 @@ impl WaitingEntries {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::{Incarnation, Sequence};
+    use tollgate_proto::{Incarnation, Sequence};
 
     use super::*;
 

@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
-use tollgate_core::{
+use tollgate_embedded::EmbeddedStore;
+use tollgate_proto::{
     Commit, CommitOutcome, EntryKey, Incarnation, ItemName, ItemValue, PartitionKey, Sequence, Store,
     StoreAlias, TokenRef, Version,
 };
-use tollgate_embedded::EmbeddedStore;
 
 const MESSAGES: u64 = 1_000_000;
 const PARTITIONS: u64 = 1000;

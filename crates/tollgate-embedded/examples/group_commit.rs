@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use tollgate_core::{
+use tollgate_embedded::EmbeddedStore;
+use tollgate_proto::{
     Commit, CommitOutcome, EntryKey, Incarnation, ItemName, ItemValue, PartitionKey, Sequence, Store,
     StoreAlias, Version,
 };
-use tollgate_embedded::EmbeddedStore;
 
 /// Partitions, each with a task that commits to it; and the commits of a direct group.
 const TASKS: u32 = 64;

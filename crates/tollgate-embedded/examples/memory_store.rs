@@ -11,11 +11,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_embedded::MemoryStore;
+use tollgate_proto::{
     Commit, CommitOutcome, EntryKey, EntryRead, Incarnation, ItemName, ItemValue, PartitionKey, Sequence,
     Store, StoreAlias, TokenRef, Version,
 };
-use tollgate_embedded::MemoryStore;
 
 const PARTITIONS: usize = 1000;
 const COMMITS: u64 = 500;

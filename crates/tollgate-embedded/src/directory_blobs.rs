@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tollgate_core::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
+use tollgate_proto::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
 
 use crate::directory;
 
@@ -199,7 +199,7 @@ impl Blobs for DirectoryBlobs {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::blobs::whole;
+    use tollgate_proto::blobs::whole;
 
     use super::*;
 

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, ScanCursor, ScanPage,
     SessionMark, Store, StoreAlias, StoreError, StoreLimits, TokenRef,
 };
@@ -29,7 +29,7 @@ use crate::writer::{Access, WriteRequest, Writer};
 ///
 /// ```
 /// # let directory = tempfile::tempdir().unwrap();
-/// use tollgate_core::StoreAlias;
+/// use tollgate_proto::StoreAlias;
 /// use tollgate_embedded::EmbeddedStore;
 ///
 /// let store = EmbeddedStore::open(directory.path(), StoreAlias::new("main").unwrap()).unwrap();

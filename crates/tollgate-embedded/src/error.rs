@@ -1,5 +1,5 @@
 //! What can go wrong when an embedded store is opened, tidied or closed. What goes wrong with single calls is a
-//! [`tollgate_core::StoreError`].
+//! [`tollgate_proto::StoreError`].
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 //! leave, and collects what changes. It writes nothing and answers nobody: [`crate::writer`] does.
 
 use tokio::sync::oneshot;
-use tollgate_core::{
+use tollgate_proto::{
     Commit, CommitOutcome, DeduplicationKey, PartitionKey, StoreAlias, StoreError, TokenRef, Version,
 };
 

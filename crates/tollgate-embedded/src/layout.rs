@@ -2,7 +2,7 @@
 //! documentation draws it. No other file makes or takes apart keys.
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     DeduplicationKey, EntryKey, Incarnation, ItemName, ItemValue, PartitionKey, Sequence, Version,
 };
 

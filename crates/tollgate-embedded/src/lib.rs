@@ -17,8 +17,8 @@
 //! disk but a page in its middle did not; so the store looks for that itself, and cuts off a last batch that is torn. It never
 //! cuts anything that more data follows: that was synced, so it is damaged, and a person should know.
 //!
-//! **A failed sync is final.** The commits of that group are answered [`OutcomeUnknown`](tollgate_core::StoreError::OutcomeUnknown),
-//! every later write [`Unavailable`](tollgate_core::StoreError::Unavailable), until the store is opened again and reads what
+//! **A failed sync is final.** The commits of that group are answered [`OutcomeUnknown`](tollgate_proto::StoreError::OutcomeUnknown),
+//! every later write [`Unavailable`](tollgate_proto::StoreError::Unavailable), until the store is opened again and reads what
 //! is really there. Reads go on.
 //!
 //! **One process at a time.** The directory is locked; a second opener gets [`EmbeddedError::InUse`] at once.

@@ -1,7 +1,7 @@
 //! The limits of the embedded stores. The engine underneath takes more; these bound what one request may take of memory
 //! and how long it may keep others waiting.
 
-use tollgate_core::StoreLimits;
+use tollgate_proto::StoreLimits;
 
 /// What both embedded stores take.
 pub const EMBEDDED_LIMITS: StoreLimits = StoreLimits {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tollgate_core::blobs::{collect, whole};
-use tollgate_core::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
+use tollgate_proto::blobs::{collect, whole};
+use tollgate_proto::{BlobError, BlobStream, Blobs, BoxFuture, EffectName};
 
 /// Blobs in memory.
 #[derive(Default)]

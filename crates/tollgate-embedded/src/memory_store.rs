@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, DeduplicationKey, EntryKey, EntryRead, ItemName, ItemValue,
     LoadRequest, LoadedPartition, PartitionKey, ScanCursor, ScanPage, ScannedPartition, SessionMark, Store,
     StoreAlias, StoreError, StoreLimits, TokenRef, Version,
@@ -24,7 +24,7 @@ const SHARDS: usize = 64;
 /// A store in memory. What is in it goes with it.
 ///
 /// ```
-/// use tollgate_core::{Store, StoreAlias};
+/// use tollgate_proto::{Store, StoreAlias};
 /// use tollgate_embedded::MemoryStore;
 ///
 /// let store = MemoryStore::new(StoreAlias::new("main").unwrap());
@@ -286,7 +286,7 @@ impl Store for MemoryStore {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::{Incarnation, Sequence};
+    use tollgate_proto::{Incarnation, Sequence};
 
     use super::*;
 

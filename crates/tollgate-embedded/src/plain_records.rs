@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tollgate_core::{ItemName, PartitionKey, StoreError};
+use tollgate_proto::{ItemName, PartitionKey, StoreError};
 
 use crate::embedded_store::EmbeddedStore;
 use crate::layout::{self, Space};
@@ -114,7 +114,7 @@ impl EmbeddedStore {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::StoreAlias;
+    use tollgate_proto::StoreAlias;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 //! anything but the disk. Nothing here writes.
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     ItemName, LoadRequest, LoadedPartition, PartitionKey, ScanCursor, ScanPage, ScannedPartition, StoreAlias,
     StoreError, TokenRef,
 };

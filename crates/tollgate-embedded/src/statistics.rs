@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::Counter;
-use tollgate_core::StoreAlias;
+use tollgate_proto::StoreAlias;
 
 /// What an embedded store has done since it was opened.
 ///

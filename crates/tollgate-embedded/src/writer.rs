@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tollgate_core::{Commit, CommitOutcome, StoreAlias, StoreError, TokenRef};
+use tollgate_proto::{Commit, CommitOutcome, StoreAlias, StoreError, TokenRef};
 
 use crate::group::{Answer, Group, Reply};
 use crate::statistics::Tallies;

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{Blobs, StoreAlias};
 use tollgate_embedded::{DirectoryBlobs, EmbeddedStore, MemoryBlobs, MemoryStore};
+use tollgate_proto::{Blobs, StoreAlias};
 use tollgate_testkit::store_conformance::Subject;
 
 mod embedded {

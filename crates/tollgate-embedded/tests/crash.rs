@@ -34,7 +34,7 @@ struct Confirmed {
     deletions: Vec<u64>,
 }
 
-fn name(number: usize) -> tollgate_core::PartitionKey {
+fn name(number: usize) -> tollgate_proto::PartitionKey {
     partition(&format!("partition-{number}"))
 }
 

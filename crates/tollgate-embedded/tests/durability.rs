@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use story::{alias, commit, delete, must_commit, numbers, partition, read, token};
-use tollgate_core::{CommitOutcome, DeduplicationKey, ItemValue, RecordWrite, Store, StoreError};
 use tollgate_embedded::{EmbeddedError, EmbeddedStore};
+use tollgate_proto::{CommitOutcome, DeduplicationKey, ItemValue, RecordWrite, Store, StoreError};
 
 fn open(directory: &Path) -> EmbeddedStore {
     EmbeddedStore::open(directory, alias()).unwrap()

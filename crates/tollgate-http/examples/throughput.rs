@@ -17,7 +17,7 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use hdrhistogram::Histogram;
 use tokio::net::TcpListener;
-use tollgate::core::{
+use tollgate::proto::{
     Commit, CommitOutcome, Incarnation, ItemName, ItemValue, LoadRequest, PartitionKey, Sequence, StoreAlias,
     Version,
 };

@@ -13,7 +13,7 @@ use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tollgate::core::{AttachedEffect, BoxFuture, EffectError, EffectKind, EffectName, MessageId};
+use tollgate::proto::{AttachedEffect, BoxFuture, EffectError, EffectKind, EffectName, MessageId};
 use tollgate::{Message, SideEffect, TollgateError, Tx};
 
 pub use self::transport::{Reqwest, Transport, TransportError};

@@ -16,7 +16,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 use tollgate::{Answer, Edge, HandlerError, TollgateError, Tx};
 use tower::{Layer, Service, ServiceExt};
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 use tollgate::{Edge, HandlerError, Tx};
 
 pub use self::abandoned::AbandonedRequest;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use socket::{Ground, Host, bank};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tollgate::core::{BoxFuture, EndpointName, StoreAlias, codec};
+use tollgate::proto::{BoxFuture, EndpointName, StoreAlias, codec};
 use tollgate::{Backoff, Broker, Endpoint, Gate, HandlerError, Message, Store, Tx};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;
@@ -135,7 +135,7 @@ impl Shop {
             !self.seen().await.is_empty()
                 && page.partitions.iter().all(|scanned| {
                     let control = scanned.control.as_ref().map(|bytes| codec::decode_control(bytes).unwrap());
-                    let is_finished = |control: tollgate::core::ControlRecord| {
+                    let is_finished = |control: tollgate::proto::ControlRecord| {
                         control.pending.is_empty() && control.registrations.is_empty()
                     };
                     scanned.entries == 0 && control.is_none_or(is_finished)

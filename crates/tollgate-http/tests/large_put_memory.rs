@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tollgate::core::StoreAlias;
+use tollgate::proto::StoreAlias;
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::{DirectoryBlobs, MemoryStore};
 use tollgate_http::RequestId;

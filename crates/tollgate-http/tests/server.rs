@@ -483,7 +483,7 @@ async fn two_servers_of_one_endpoint_do_not_meet_each_others_requests() {
 
 #[tokio::test]
 async fn what_the_store_can_not_take_becomes_a_blob_and_without_blobs_is_too_large() {
-    use tollgate::core::{StoreAlias, StoreLimits};
+    use tollgate::proto::{StoreAlias, StoreLimits};
     use tollgate_embedded::MemoryStore;
     let limits = StoreLimits { item_bytes_max: 20_000, ..StoreLimits::UNLIMITED };
     let ground = Ground::on(MemoryStore::with_limits(StoreAlias::new("bank").unwrap(), limits));

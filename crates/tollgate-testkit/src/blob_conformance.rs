@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tollgate_core::blobs::{collect, whole};
-use tollgate_core::{BlobError, BlobStream, Blobs, EffectName};
+use tollgate_proto::blobs::{collect, whole};
+use tollgate_proto::{BlobError, BlobStream, Blobs, EffectName};
 
 /// Longer than what implementations send or read at a time.
 const LARGE_BYTES: usize = 12 * 1024 * 1024 + 345;

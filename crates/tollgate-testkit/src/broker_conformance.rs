@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_core::Broker;
+use tollgate_proto::Broker;
 
 pub use delivery::*;
 pub use receiving::*;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, ScanCursor, ScanPage,
     SessionMark, Store, StoreError, StoreWrapper, TokenRef,
 };
@@ -16,7 +16,7 @@ use crate::store_operation::Operation;
 ///
 /// ```
 /// # use std::sync::Arc;
-/// # use tollgate_core::Store;
+/// # use tollgate_proto::Store;
 /// # use tollgate_testkit::{CountingStore, Operation};
 /// # async fn example(store: Arc<dyn Store>) {
 /// let store = CountingStore::new(store);

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, PartitionKey, ScanCursor,
     ScanPage, SessionMark, Store, StoreError, StoreWrapper, TokenRef,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate::core::{Store, StoreAlias};
+use tollgate::proto::{Store, StoreAlias};
 use tollgate::{Broker, Endpoint, Gate, HandlerError, Message, Tx};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;

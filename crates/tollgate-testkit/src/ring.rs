@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate::core::{EndpointName, ItemName, LoadRequest, PartitionKey, Store, codec};
+use tollgate::proto::{EndpointName, ItemName, LoadRequest, PartitionKey, Store, codec};
 use tollgate::{Broker, Endpoint, Gate, GateBuilder, HandlerError, Message, Tx};
 use tollgate_brokers::InProcessBroker;
 

@@ -18,7 +18,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use tollgate_core::Store;
+use tollgate_proto::Store;
 
 pub use batches::*;
 pub use deduplication::*;
@@ -142,7 +142,7 @@ macro_rules! run_store_checks {
 /// [`Subject`] that keeps more alive. The calling crate needs tokio with `macros` and `rt-multi-thread`.
 ///
 /// ```no_run
-/// # fn my_store() -> std::sync::Arc<dyn tollgate_core::Store> { unimplemented!() }
+/// # fn my_store() -> std::sync::Arc<dyn tollgate_proto::Store> { unimplemented!() }
 /// tollgate_testkit::store_conformance_tests!(|| async { my_store() });
 /// ```
 #[macro_export]

@@ -1,21 +1,21 @@
-//! The operations of [`Store`](tollgate_core::Store) by name, for wrappers that count them or interfere with them.
+//! The operations of [`Store`](tollgate_proto::Store) by name, for wrappers that count them or interfere with them.
 
 use std::fmt;
 
 /// One operation of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// [`Store::load`](tollgate_core::Store::load)
+    /// [`Store::load`](tollgate_proto::Store::load)
     Load,
-    /// [`Store::read_entries`](tollgate_core::Store::read_entries)
+    /// [`Store::read_entries`](tollgate_proto::Store::read_entries)
     ReadEntries,
-    /// [`Store::commit`](tollgate_core::Store::commit)
+    /// [`Store::commit`](tollgate_proto::Store::commit)
     Commit,
-    /// [`Store::delete_entries`](tollgate_core::Store::delete_entries)
+    /// [`Store::delete_entries`](tollgate_proto::Store::delete_entries)
     DeleteEntries,
-    /// [`Store::scan`](tollgate_core::Store::scan)
+    /// [`Store::scan`](tollgate_proto::Store::scan)
     Scan,
-    /// [`Store::expire`](tollgate_core::Store::expire)
+    /// [`Store::expire`](tollgate_proto::Store::expire)
     Expire,
 }
 

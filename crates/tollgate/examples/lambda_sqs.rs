@@ -15,7 +15,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use tollgate::core::EndpointName;
+use tollgate::proto::EndpointName;
 use tollgate::{Endpoint, Gate, HandlerError, Message, Received, Tx, Verdict};
 use tollgate_embedded::MemoryStore;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tollgate::core::{BrokerError, OutgoingMessage};
+use tollgate::proto::{BrokerError, OutgoingMessage};
 use tollgate::{Endpoint, Gate, GateBuilder, HandlerError, Message, Received, Tx, Verdict};
 use tollgate_embedded::MemoryStore;
 

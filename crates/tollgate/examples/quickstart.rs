@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::{Endpoint, Gate, HandlerError, Message, Tx, core::StoreAlias};
+use tollgate::{Endpoint, Gate, HandlerError, Message, Tx, proto::StoreAlias};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::EmbeddedStore;
 

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use tollgate::core::OutgoingMessage;
+use tollgate::proto::OutgoingMessage;
 use tollgate::{Endpoint, Gate, HandlerError, Message, Received, Tx, Verdict};
 use tollgate_embedded::MemoryStore;
 use tower::{Service, ServiceExt};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use tollgate_core::processing::{Incoming, Maintenance, RequestDeduplication, Tokenless, WakeUpPatience};
-use tollgate_core::{Content, ItemName, Version};
+use tollgate_proto::processing::{Incoming, Maintenance, RequestDeduplication, Tokenless, WakeUpPatience};
+use tollgate_proto::{Content, ItemName, Version};
 
 use crate::engine::{Engine, expiry};
 use crate::handler::Deduplicate;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tollgate_core::partition_view::PartitionView;
-use tollgate_core::{BoxFuture, PartitionKey};
+use tollgate_proto::partition_view::PartitionView;
+use tollgate_proto::{BoxFuture, PartitionKey};
 
 use crate::coalescer::Coalescer;
 use crate::lanes::LaneKey;

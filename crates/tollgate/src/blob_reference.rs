@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tollgate_core::blobs::{BlobStream, whole};
-use tollgate_core::{AttachedEffect, BlobError, EffectKind, EffectName, InvalidName};
+use tollgate_proto::blobs::{BlobStream, whole};
+use tollgate_proto::{AttachedEffect, BlobError, EffectKind, EffectName, InvalidName};
 
 /// The kind under which blobs are registered.
 pub(crate) const BLOB_KIND: &str = "blob";
@@ -213,7 +213,7 @@ impl Stream for Verified {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::blobs::collect;
+    use tollgate_proto::blobs::collect;
 
     use super::*;
 

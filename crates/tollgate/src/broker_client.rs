@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_core::{
+use tollgate_proto::{
     Broker, BrokerError, Delivery, EndpointName, Envelope, OutgoingMessage, Receipt, Settlement, Verdict,
     codec,
 };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tollgate_core::BoxFuture;
+use tollgate_proto::BoxFuture;
 
 use crate::runtime::{Tasks, yield_once};
 

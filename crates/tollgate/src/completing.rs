@@ -1,10 +1,10 @@
 //! What follows a commit: the driver of the completion, steps 7 to 10. It publishes, cleans up, consumes and acknowledges;
-//! what to do next it is told by `tollgate-core`, as the driver of the processing in [`crate::engine`] is.
+//! what to do next it is told by `tollgate-proto`, as the driver of the processing in [`crate::engine`] is.
 
 use bytes::Bytes;
-use tollgate_core::completion::{Completion, CompletionReport, CompletionStep};
-use tollgate_core::processing::Disposition;
-use tollgate_core::{BrokerError, EntryRead, SessionMark, StoreError, TokenRef};
+use tollgate_proto::completion::{Completion, CompletionReport, CompletionStep};
+use tollgate_proto::processing::Disposition;
+use tollgate_proto::{BrokerError, EntryRead, SessionMark, StoreError, TokenRef};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tollgate_core::{
+use tollgate_proto::{
     Content, Delivery, Destination, Envelope, InvalidName, MessageId, MessageType, PartitionKey, Verdict,
     codec,
 };

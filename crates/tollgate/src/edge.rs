@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-use tollgate_core::blobs::BlobStream;
-use tollgate_core::processing::{Request, RequestDeduplication};
-use tollgate_core::{
+use tollgate_proto::blobs::BlobStream;
+use tollgate_proto::processing::{Request, RequestDeduplication};
+use tollgate_proto::{
     BoxFuture, DeduplicationKey, EffectName, EndpointName, ItemName, LoadRequest, MessageId, PartitionKey,
     StoreLimits,
 };

@@ -1,5 +1,5 @@
 //! The driver of the state machine: it does what [`Processing`] asks for, in order, and nothing of its own accord. The
-//! algorithm is in `tollgate-core`; here are only the calls, the locks and the bookkeeping around it.
+//! algorithm is in `tollgate-proto`; here are only the calls, the locks and the bookkeeping around it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tollgate_core::control_record::PENDING_MAX;
-use tollgate_core::marks::Marks;
-use tollgate_core::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
-use tollgate_core::{
+use tollgate_proto::control_record::PENDING_MAX;
+use tollgate_proto::marks::Marks;
+use tollgate_proto::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
+use tollgate_proto::{
     AttemptId, Body, BoxFuture, BrokerError, Commit, CommitOutcome, Envelope, Incarnation, Placement,
     StoreError, Verdict,
 };

@@ -1,7 +1,7 @@
 //! What can go wrong for users of the engine. What goes wrong with a single message does not surface here: it is put
 //! back, or dead-lettered with the reason.
 
-use tollgate_core::{BlobError, BrokerError, EffectError, InvalidName, ItemName, PartitionKey, StoreError};
+use tollgate_proto::{BlobError, BrokerError, EffectError, InvalidName, ItemName, PartitionKey, StoreError};
 
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tollgate_core::control_record::PENDING_MAX;
-use tollgate_core::{Blobs, Broker, BrokerError, EndpointName, OutgoingMessage, SideEffect, Store};
+use tollgate_proto::control_record::PENDING_MAX;
+use tollgate_proto::{Blobs, Broker, BrokerError, EndpointName, OutgoingMessage, SideEffect, Store};
 
 use crate::backoff::Backoff;
 use crate::broker_client::BrokerClient;
@@ -227,7 +227,7 @@ impl GateBuilder {
     }
 
     /// How often the stores are swept for what dead processes have left; `None`: only by [`Gate::sweep`]. Default: every 60 s,
-    /// but not the stores whose scans are paid for ([`tollgate_core::Store::scan_price`]).
+    /// but not the stores whose scans are paid for ([`tollgate_proto::Store::scan_price`]).
     #[must_use]
     pub fn sweep_every(mut self, pause: Option<Duration>) -> Self {
         self.settings.sweeps = pause.map_or(Sweeps::Never, Sweeps::Every);

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use tollgate_core::{BoxFuture, EndpointName, ItemName, MessageType};
+use tollgate_proto::{BoxFuture, EndpointName, ItemName, MessageType};
 
 use crate::error::{HandlerError, TollgateError};
 use crate::transaction::Tx;

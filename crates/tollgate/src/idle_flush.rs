@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tollgate_core::{ScanCursor, ScanPrice, StoreError, codec};
+use tollgate_proto::{ScanCursor, ScanPrice, StoreError, codec};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey, Visit, VisitJob};

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tollgate_core::marks::Marks;
-use tollgate_core::processing::Request;
-use tollgate_core::{BoxFuture, Envelope, PartitionKey, Receipt, Verdict};
+use tollgate_proto::marks::Marks;
+use tollgate_proto::processing::Request;
+use tollgate_proto::{BoxFuture, Envelope, PartitionKey, Receipt, Verdict};
 
 use crate::edge::Answer;
 use crate::error::HandlerError;

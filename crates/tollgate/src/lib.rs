@@ -1,6 +1,6 @@
 //! Tollgate processes every message exactly once on stores that offer no cross-partition transactions.
 //!
-//! This crate is what users depend on: the builder, the engine that drives the state machine of `tollgate-core`, the
+//! This crate is what users depend on: the builder, the engine that drives the state machine of `tollgate-proto`, the
 //! caches and the coalescers. It knows stores and brokers only by their traits; which ones there are, it does not know.
 
 mod backoff;
@@ -33,8 +33,8 @@ mod transaction;
 mod transaction_effects;
 mod trouble;
 
-pub use tollgate_core as core;
-pub use tollgate_core::{Blobs, Broker, SideEffect, Store, Verdict};
+pub use tollgate_proto as proto;
+pub use tollgate_proto::{Blobs, Broker, SideEffect, Store, Verdict};
 
 pub use self::backoff::Backoff;
 pub use self::blob_reference::{BlobReference, IntoBlob};

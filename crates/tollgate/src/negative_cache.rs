@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
-use tollgate_core::{EntryKey, MessageId, TokenRef};
+use tollgate_proto::{EntryKey, MessageId, TokenRef};
 
 /// Consumed tokens, up to a bound: the ones that were neither added nor asked for lately are forgotten first.
 ///
@@ -82,7 +82,7 @@ impl Generations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tollgate_core::{Incarnation, Version};
+    use tollgate_proto::{Incarnation, Version};
 
     fn token(index: u32) -> TokenRef {
         let sequence = Version::first(Incarnation(1)).sequence();

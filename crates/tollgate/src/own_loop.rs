@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict, codec,
 };
 
@@ -12,7 +12,7 @@ use crate::gate::Gate;
 use crate::lanes::AnswerTo;
 
 /// A message that the caller's own loop has received: bytes that a sender was given as
-/// [`OutgoingMessage::envelope`](tollgate_core::OutgoingMessage::envelope), or foreign ones.
+/// [`OutgoingMessage::envelope`](tollgate_proto::OutgoingMessage::envelope), or foreign ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Received {

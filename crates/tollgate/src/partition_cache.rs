@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use moka::sync::Cache;
-use tollgate_core::partition_view::PartitionView;
+use tollgate_proto::partition_view::PartitionView;
 
 use crate::lanes::LaneKey;
 

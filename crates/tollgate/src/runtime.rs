@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
-use tollgate_core::BoxFuture;
+use tollgate_proto::BoxFuture;
 
 /// What the engine needs of the world besides stores and brokers.
 pub trait Runtime: Send + Sync + 'static {

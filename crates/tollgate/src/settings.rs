@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use tollgate_core::ScanPrice;
-use tollgate_core::control_record::PENDING_MAX;
+use tollgate_proto::ScanPrice;
+use tollgate_proto::control_record::PENDING_MAX;
 
 use crate::backoff::Backoff;
 

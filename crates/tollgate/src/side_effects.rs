@@ -1,5 +1,5 @@
 //! The kinds of side effects that a gate knows, and how the engine talks to them: what fails for a passing reason is tried again in
-//! place for a while, then by whoever handles the message next. The order of the steps is decided in `tollgate-core`.
+//! place for a while, then by whoever handles the message next. The order of the steps is decided in `tollgate-proto`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use futures_util::{StreamExt, stream};
-use tollgate_core::blobs::collect;
-use tollgate_core::{AttachedEffect, BlobError, Blobs, EffectError, EffectKind, EffectName, SideEffect};
+use tollgate_proto::blobs::collect;
+use tollgate_proto::{AttachedEffect, BlobError, Blobs, EffectError, EffectKind, EffectName, SideEffect};
 
 use crate::backoff::Backoff;
 use crate::blob_reference::{BLOB_KIND, BlobReference};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, EntryRead, LoadRequest, LoadedPartition, SessionMark, Store,
     StoreAlias, StoreError, StoreLimits, TokenRef,
 };

@@ -4,7 +4,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 
-use tollgate_core::EndpointName;
+use tollgate_proto::EndpointName;
 
 use crate::handler::Message;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tollgate_core::processing::{HandleStep, HandlerInput, Lookup};
-use tollgate_core::unit_of_work::Outgoing;
-use tollgate_core::{
+use tollgate_proto::processing::{HandleStep, HandlerInput, Lookup};
+use tollgate_proto::unit_of_work::Outgoing;
+use tollgate_proto::{
     AttachedEffect, Audience, Body, Destination, EffectKind, EndpointName, Headers, ItemName, ItemValue,
     LoadRequest, MessageId, MessageType, PartitionKey,
 };

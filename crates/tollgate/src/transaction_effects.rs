@@ -1,15 +1,15 @@
 //! What a handler does outside its partition: blobs, and any other kind of side effect. Everything here is registered in the
-//! control record before it exists (design section 4); what becomes of it after the handler is decided in `tollgate-core`.
+//! control record before it exists (design section 4); what becomes of it after the handler is decided in `tollgate-proto`.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use tollgate_core::blobs::{BlobStream, collect};
-use tollgate_core::processing::Failure;
-use tollgate_core::unit_of_work::Outgoing;
-use tollgate_core::{
+use tollgate_proto::blobs::{BlobStream, collect};
+use tollgate_proto::processing::Failure;
+use tollgate_proto::unit_of_work::Outgoing;
+use tollgate_proto::{
     AttachedEffect, Audience, Body, Destination, EffectKind, EffectName, MessageId, MessageType,
 };
 
@@ -148,7 +148,7 @@ impl Tx {
                 "changes can't be dropped alone where there are side effects: fail instead".to_owned();
             return Err(TollgateError::RequestRefused { reason });
         }
-        self.with_step(tollgate_core::processing::HandleStep::discard)
+        self.with_step(tollgate_proto::processing::HandleStep::discard)
     }
 
     /// What came of the side effect of a kind that the message carries. `None`: it carries none.
@@ -220,7 +220,7 @@ impl Tx {
     /// The preparation of what was registered last was not confirmed: the attempt can't commit any more, and what it asked for may
     /// come to be all the same.
     fn unconfirmed(&self, effects: &mut Effects, error: TollgateError) -> TollgateError {
-        match self.with_step(tollgate_core::processing::HandleStep::unconfirmed) {
+        match self.with_step(tollgate_proto::processing::HandleStep::unconfirmed) {
             Ok(()) => fail(effects, error),
             Err(ended) => fail(effects, ended),
         }
@@ -286,7 +286,7 @@ fn fail(effects: &mut Effects, error: TollgateError) -> TollgateError {
 /// The places and bodies of the outgoing messages that are to be moved: all over `item_max`, and the largest of the others until
 /// the rest has at most `total_max` bytes.
 fn choose_large_bodies(
-    outgoing: &[tollgate_core::OutboxEntry],
+    outgoing: &[tollgate_proto::OutboxEntry],
     item_max: usize,
     total_max: usize,
 ) -> Vec<(usize, Bytes)> {
@@ -314,7 +314,7 @@ fn choose_large_bodies(
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::{EndpointName, OutboxEntry};
+    use tollgate_proto::{EndpointName, OutboxEntry};
 
     use super::*;
 

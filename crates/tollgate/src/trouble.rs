@@ -111,7 +111,7 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tollgate_core::BoxFuture;
+    use tollgate_proto::BoxFuture;
 
     struct At(u64);
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{Add, Log, SlowStore, TOTAL, add, left_over, memory_store, send_many, total, until, waiting};
-use tollgate::core::{Content, Destination, EndpointName, Envelope, MessageId, OutgoingMessage, codec};
+use tollgate::proto::{Content, Destination, EndpointName, Envelope, MessageId, OutgoingMessage, codec};
 use tollgate::{Broker, Deduplicate, Endpoint, Gate, Message, Statistics, Store};
 use tollgate_brokers::InProcessBroker;
 use tollgate_testkit::{FaultRates, FaultyStore};

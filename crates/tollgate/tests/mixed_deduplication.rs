@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use harness::{Add, TOTAL, add, left_over, total, waiting};
 use serde::{Deserialize, Serialize};
-use tollgate::core::{EndpointName, LoadRequest, MessageId, OutgoingMessage, StoreAlias};
+use tollgate::proto::{EndpointName, LoadRequest, MessageId, OutgoingMessage, StoreAlias};
 use tollgate::{Backoff, Broker, Deduplicate, Endpoint, Foreign, Gate, HandlerError, Message, Store, Tx};
-use tollgate_brokers::{ChaosBroker, InProcessBroker};
+use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::MemoryStore;
+use tollgate_testkit::ChaosBroker;
 use tollgate_testkit::{FaultRates, FaultyStore};
 
 /// Something that was delivered: counted, and told to another partition. Known by its id where it comes from outside.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use harness::{
     Latency, Log, SlowStore, TOTAL, add, broker, left_over, memory_store, send_many, total, until, waiting,
 };
-use tollgate::core::{BoxFuture, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+use tollgate::proto::{BoxFuture, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 use tollgate::{Broker, Endpoint, Gate, Store};
 use tollgate_brokers::InProcessBroker;
 use tollgate_testkit::{CountingStore, FaultRates, FaultyStore};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::{Add, TOTAL, add, broker, left_over, memory_store, total, until};
-use tollgate::core::{
+use tollgate::proto::{
     BoxFuture, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement, StoreError,
 };
 use tollgate::{

@@ -18,7 +18,7 @@ use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use harness::{Add, TOTAL, add, left_over, memory_store, total, until};
-use tollgate::core::{EndpointName, OutgoingMessage};
+use tollgate::proto::{EndpointName, OutgoingMessage};
 use tollgate::{Backoff, Endpoint, Gate, GateBuilder, HandlerError, Received, Store, Tx, Verdict};
 use tollgate_embedded::MemoryStore;
 use tower::{Service, ServiceExt};

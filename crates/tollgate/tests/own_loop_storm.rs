@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use harness::{Add, Log, SlowStore, TOTAL, add, left_over, memory_store, total};
-use tollgate::core::{BrokerError, OutgoingMessage};
+use tollgate::proto::{BrokerError, OutgoingMessage};
 use tollgate::{Backoff, Endpoint, Gate, GateBuilder, HandlerError, Received, Store, Tx, Verdict};
 use tollgate_testkit::{FaultRates, FaultyStore};
 

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use harness::{Add, TOTAL, add, broker, left_over, memory_store, total, until, waiting};
 use serde::{Deserialize, Serialize};
-use tollgate::core::blobs::BlobStream;
-use tollgate::core::{
+use tollgate::proto::blobs::BlobStream;
+use tollgate::proto::{
     AttachedEffect, BoxFuture, EffectError, EffectKind, EffectName, EndpointName, MessageId, OutgoingMessage,
 };
 use tollgate::{
@@ -343,7 +343,7 @@ async fn a_streamed_blob_is_named_with_its_checksum_and_read_back_verified() {
     assert_eq!(stored.bytes(), 9_000);
     assert!(stored.as_str().starts_with("films/"));
     // Somebody alters it.
-    blobs.put(stored.name(), tollgate::core::blobs::whole(vec![8; 9_000])).await.unwrap();
+    blobs.put(stored.name(), tollgate::proto::blobs::whole(vec![8; 9_000])).await.unwrap();
     let read = edge.execute("P", "2", keep, {
         let stored = stored.clone();
         move |tx: Tx| {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{Log, SlowStore, TOTAL, add, broker, left_over, memory_store, send_many, total};
-use tollgate::core::{BoxFuture, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+use tollgate::proto::{BoxFuture, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 use tollgate::{Broker, Endpoint, Gate, Statistics};
 use tollgate_brokers::InProcessBroker;
 

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate::core::{EndpointName, Store, StoreAlias};
+use tollgate::proto::{EndpointName, Store, StoreAlias};
 use tollgate::{Gate, Statistics};
-use tollgate_benches::slow_store::SlowStore;
-use tollgate_benches::{ENDPOINT, adder, seed, send};
+use tollgate_bench::slow_store::SlowStore;
+use tollgate_bench::{ENDPOINT, adder, seed, send};
 use tollgate_embedded::MemoryStore;
 
 use crate::Failure;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tollgate::Gate;
-use tollgate::core::{
+use tollgate::proto::{
     Broker, Delivery, EndpointName, ItemName, LoadRequest, PartitionKey, Settlement, Store, StoreAlias,
     Verdict, codec,
 };
-use tollgate_benches::naive_consumer::get_and_put;
-use tollgate_benches::watched_broker::WatchedBroker;
-use tollgate_benches::{ENDPOINT, TOTAL, adder, seed, send};
+use tollgate_bench::naive_consumer::get_and_put;
+use tollgate_bench::watched_broker::WatchedBroker;
+use tollgate_bench::{ENDPOINT, TOTAL, adder, seed, send};
 use tollgate_embedded::{EmbeddedStore, MemoryStore};
 
 use crate::Failure;

@@ -15,7 +15,7 @@ use lapin::types::FieldTable;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::{ClientConfig, Message};
 use tokio::task::JoinSet;
-use tollgate_benches::ENDPOINT;
+use tollgate_bench::ENDPOINT;
 
 use crate::Failure;
 use crate::brokers::{FETCH_WAIT_MS, Kind, kafka_servers};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate::Broker;
-use tollgate::core::EndpointName;
+use tollgate::proto::EndpointName;
 use tollgate_brokers::kafka::TopicsMade;
 use tollgate_brokers::{KafkaBroker, NatsBroker, RabbitMqBroker, SqsBroker};
 use tollgate_testkit::LocalServer;

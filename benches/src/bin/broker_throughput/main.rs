@@ -3,7 +3,7 @@
 //! started by the scripts in `infra` and end with the program; all messages wait in the queue when a consumer starts;
 //! consumers take turns; every run is counted up. Prints Markdown; judges nothing but the counts.
 //!
-//! `cargo run --release -p tollgate-benches --features brokers --bin broker_throughput [BROKERS] [MESSAGES] [ROUNDS]`
+//! `cargo run --release -p tollgate-bench --features brokers --bin broker_throughput [BROKERS] [MESSAGES] [ROUNDS]`
 //!
 //! With `affinity` instead of brokers: what it is worth to four consumers that a partition's messages come to the same one.
 
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use arms::{Arm, Figures};
 use brokers::Kind;
-use tollgate_benches::side_by_side::machine;
-use tollgate_benches::side_by_side::statistics::Spread;
+use tollgate_bench::side_by_side::machine;
+use tollgate_bench::side_by_side::statistics::Spread;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

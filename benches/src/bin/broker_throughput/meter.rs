@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tollgate_benches::watched_broker::{Percentiles, Times};
+use tollgate_bench::watched_broker::{Percentiles, Times};
 
 /// Counts one run.
 pub struct Meter {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tollgate::core::BoxFuture;
-use tollgate::core::{
+use tollgate::proto::BoxFuture;
+use tollgate::proto::{
     AttemptId, Audience, Body, Broker, Commit, CommitOutcome, Content, Destination, EndpointName, EntryKey,
     Envelope, Incarnation, ItemName, LoadRequest, MessageId, OutboxEntry, PartitionKey, Store, TokenRef,
     Version, codec, control_record::ControlRecord,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tollgate_core::{Delivery, Receipt, Verdict};
+use tollgate_proto::{Delivery, Receipt, Verdict};
 
 use super::{DeadLetter, Depth};
 

@@ -9,7 +9,7 @@ use std::vec::IntoIter;
 use metrics::Counter;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tollgate_core::{BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Verdict};
+use tollgate_proto::{BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Verdict};
 
 use super::messages::{Arrival, Change, Messages, QueueLimits, Wake};
 use super::{DeadLetter, Depth};

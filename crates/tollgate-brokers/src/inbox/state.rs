@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tollgate_core::BrokerError;
+use tollgate_proto::BrokerError;
 
 use super::{Arrival, InboxSettings};
 

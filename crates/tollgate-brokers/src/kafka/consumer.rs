@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tollgate_core::{BrokerError, Delivery, EndpointName, Settlement, Verdict};
+use tollgate_proto::{BrokerError, Delivery, EndpointName, Settlement, Verdict};
 
 use super::consumer_task::{READ_AHEAD, Readers, Task};
 use super::held::{Bounds, Held};

@@ -17,7 +17,7 @@ use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tollgate_core::BrokerError;
+use tollgate_proto::BrokerError;
 
 use super::consumer::{Answers, Begun, Life, Settling, Shared, What};
 use super::held::{Place, TooEarly};

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_core::{Delivery, Receipt};
+use tollgate_proto::{Delivery, Receipt};
 
 use super::offsets::Offsets;
 use super::record::Record;

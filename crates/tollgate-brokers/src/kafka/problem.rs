@@ -1,7 +1,7 @@
 //! What a failure of Kafka means: will it pass, or does somebody have to do something?
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::{BrokerError, EndpointName};
 
 /// What does not get better by itself.
 const STANDING: [RDKafkaErrorCode; 8] = [

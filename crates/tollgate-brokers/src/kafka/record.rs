@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
-use tollgate_core::OutgoingMessage;
+use tollgate_proto::OutgoingMessage;
 
 /// The message's deterministic id.
 const ID: &str = "tollgate-message-id";

@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::{ClientConfig, TopicPartitionList};
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::{BrokerError, EndpointName};
 
 use super::problem::{at, misconfigured};
 use crate::queue_name::legal;

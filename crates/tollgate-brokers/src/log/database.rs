@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
-use tollgate_core::EndpointName;
+use tollgate_proto::EndpointName;
 
 use super::directory::{Directory, Generation};
 use super::record::{self, MessageRecord};

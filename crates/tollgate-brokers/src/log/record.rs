@@ -12,7 +12,7 @@
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
-use tollgate_core::EndpointName;
+use tollgate_proto::EndpointName;
 
 use crate::in_process::DeadLetter;
 use crate::in_process::messages::LogNumber;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use metrics::Counter;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tollgate_core::EndpointName;
+use tollgate_proto::EndpointName;
 
 use super::database::{End, LogDatabase, NewMessage};
 use crate::error::BrokersError;

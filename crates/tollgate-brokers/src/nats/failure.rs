@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use async_nats::StatusCode;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::{BrokerError, EndpointName};
 
 /// What the server says when a stream that refuses new messages is full.
 const FULL: [&str; 2] = ["maximum messages exceeded", "maximum bytes exceeded"];

@@ -1,7 +1,7 @@
 //! What everything is called on the server: streams, consumers and subjects. A partition's messages all have one subject, so that
 //! whoever pulls that subject finds the partition in its cache.
 
-use tollgate_core::{EndpointName, PartitionKey};
+use tollgate_proto::{EndpointName, PartitionKey};
 
 use crate::queue_name;
 

@@ -13,8 +13,8 @@ use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{BrokerError, EndpointName};
 
 use super::failure::{self, Pulled};
 use super::names::Names;

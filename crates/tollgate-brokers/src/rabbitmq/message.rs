@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use tollgate_core::{Delivery, OutgoingMessage, Receipt};
+use tollgate_proto::{Delivery, OutgoingMessage, Receipt};
 
 use super::delay_classes::milliseconds;
 

@@ -1,7 +1,7 @@
 //! What a failure of RabbitMQ or of the way to it means: will it pass, or does somebody have to do something?
 
 use lapin::{Error, ErrorKind};
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::{BrokerError, EndpointName};
 
 /// AMQP's reply codes for what does not get better by itself: ACCESS-REFUSED, NOT-FOUND, PRECONDITION-FAILED (a queue is
 /// declared with other arguments), NOT-ALLOWED (no such virtual host).

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
-use tollgate_core::{Delivery, Receipt};
+use tollgate_proto::{Delivery, Receipt};
 
 use super::message::Message;
 

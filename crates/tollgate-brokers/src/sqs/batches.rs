@@ -7,7 +7,7 @@ use aws_sdk_sqs::types::{
     SendMessageBatchRequestEntry,
 };
 use futures_util::stream::{self, StreamExt};
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::{BrokerError, EndpointName};
 
 use super::{CALLS_MAX, failure};
 

@@ -3,7 +3,7 @@
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::BatchResultErrorEntry;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::{BrokerError, EndpointName};
 
 pub(super) fn unavailable(endpoint: &EndpointName, reason: impl Into<String>) -> BrokerError {
     BrokerError::Unavailable { endpoint: endpoint.clone(), reason: reason.into() }

@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use tollgate_core::{BrokerError, EndpointName, OutgoingMessage};
+use tollgate_proto::{BrokerError, EndpointName, OutgoingMessage};
 
 use super::batches::BYTES_MAX;
 use super::builder::QueueKind;

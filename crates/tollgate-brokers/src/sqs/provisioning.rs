@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_sqs::types::QueueAttributeName;
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::{BrokerError, EndpointName};
 
 use super::builder::QueueKind;
 use super::{SqsBroker, failure};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::MessageSystemAttributeName;
-use tollgate_core::store::BoxFuture;
-use tollgate_core::{BrokerError, EndpointName};
+use tollgate_proto::store::BoxFuture;
+use tollgate_proto::{BrokerError, EndpointName};
 
 use super::{failure, hide, message};
 use crate::inbox::{Fetcher, Keeper, Order};

@@ -1,9 +1,9 @@
 //! Emulated accounts and stores on them for the tests of this folder.
 
 use azure_data_cosmos::CosmosClient;
-use tollgate_core::StoreAlias;
 use tollgate_cosmos::{CosmosStore, RecordExpiry};
 use tollgate_cosmos_emulator::{CosmosEmulator, CosmosEmulatorBuilder, FaultRules};
+use tollgate_proto::StoreAlias;
 
 pub const DATABASE: &str = "shop";
 pub const CONTAINER: &str = "orders";

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{ItemName, ItemValue, Store};
+use tollgate_proto::{ItemName, ItemValue, Store};
 use tollgate_testkit::store_conformance::Partition;
 
 use crate::accounts::{CONTAINER, DATABASE, account, store};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{RecordWrite, Store};
+use tollgate_proto::{RecordWrite, Store};
 use tollgate_testkit::store_conformance::Partition;
 
 use crate::accounts::{account, store};

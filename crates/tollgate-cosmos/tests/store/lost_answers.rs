@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{CommitOutcome, Store, StoreError};
 use tollgate_cosmos_emulator::FaultRules;
+use tollgate_proto::{CommitOutcome, Store, StoreError};
 use tollgate_testkit::store_conformance::Partition;
 
 use crate::accounts::{account, store, store_with};
@@ -17,7 +17,7 @@ async fn a_commit_whose_answer_is_lost_is_unknown_or_conflicts_with_itself_and_h
     let healthy: Arc<dyn Store> = Arc::new(store(&emulator).await);
     let partition = Partition::fresh(&lossy, "lost");
     let mut commit = partition.next_commit();
-    commit.items = vec![("item".try_into().unwrap(), Some(tollgate_core::ItemValue::Json("1".into())))];
+    commit.items = vec![("item".try_into().unwrap(), Some(tollgate_proto::ItemValue::Json("1".into())))];
     let answer = lossy.commit(commit.clone()).await;
     // The SDK repeats writes by itself, and its second try meets what the first one did.
     let said_so = matches!(answer, Err(StoreError::OutcomeUnknown { .. }) | Ok(CommitOutcome::Conflict));

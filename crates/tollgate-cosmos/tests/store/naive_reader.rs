@@ -7,8 +7,8 @@ use azure_data_cosmos::CosmosClient;
 use azure_data_cosmos::clients::ContainerClient;
 use base64::Engine as _;
 use bytes::Bytes;
-use tollgate_core::{BoxFuture, EntryRead, Store, StoreError, StoreWrapper, TokenRef};
 use tollgate_cosmos::{CosmosStore, document_id};
+use tollgate_proto::{BoxFuture, EntryRead, Store, StoreError, StoreWrapper, TokenRef};
 
 use crate::accounts::{CONTAINER, DATABASE};
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate::{Broker, Gate};
-use tollgate_brokers::{ChaosBroker, InProcessBroker};
-use tollgate_core::{CommitOutcome, EntryRead, SessionMark, Store};
+use tollgate_brokers::InProcessBroker;
 use tollgate_cosmos::CosmosStore;
 use tollgate_cosmos_emulator::{ConsistencyLevel, CosmosEmulator, FaultRules};
+use tollgate_proto::{CommitOutcome, EntryRead, SessionMark, Store};
+use tollgate_testkit::ChaosBroker;
 use tollgate_testkit::ring::{Ring, ring_gate, until_drained};
 use tollgate_testkit::store_conformance::Partition;
 
@@ -23,9 +24,9 @@ fn two_regions() -> CosmosEmulator {
 }
 
 /// Commits one entry, and returns what a reader must show to see it.
-async fn send(partition: &mut Partition, body: &[u8]) -> (tollgate_core::EntryKey, Option<SessionMark>) {
+async fn send(partition: &mut Partition, body: &[u8]) -> (tollgate_proto::EntryKey, Option<SessionMark>) {
     let mut commit = partition.next_commit();
-    let key = tollgate_core::EntryKey { sequence: commit.version.sequence(), index: 0 };
+    let key = tollgate_proto::EntryKey { sequence: commit.version.sequence(), index: 0 };
     commit.entries = vec![(key, bytes::Bytes::copy_from_slice(body))];
     let version = commit.version;
     let CommitOutcome::Committed { session } = partition.try_commit(commit).await.unwrap() else {
@@ -38,7 +39,7 @@ async fn send(partition: &mut Partition, body: &[u8]) -> (tollgate_core::EntryKe
 async fn found(
     store: &dyn Store,
     partition: &Partition,
-    entry: tollgate_core::EntryKey,
+    entry: tollgate_proto::EntryKey,
     marks: &[SessionMark],
 ) -> bool {
     let read = EntryRead { token: partition.token(entry), sessions: marks.to_vec() };

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{Store, StoreAlias, StoreError};
 use tollgate_cosmos::{ContainerLayout, CosmosStore, CosmosStoreError, RecordExpiry};
 use tollgate_cosmos_emulator::{ConsistencyLevel, CosmosEmulator, WriteMode};
+use tollgate_proto::{Store, StoreAlias, StoreError};
 use tollgate_testkit::store_conformance::Partition;
 
 use crate::accounts::{CONTAINER, DATABASE, account, store};

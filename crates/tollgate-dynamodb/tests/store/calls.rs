@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tollgate::core::EndpointName;
+use tollgate::proto::EndpointName;
 use tollgate::{Broker, Endpoint, Gate, HandlerError, Tx};
 use tollgate_dynamodb_emulator::{FaultPlan, InProcessDynamoDb, Operation};
 

@@ -1,6 +1,6 @@
 //! Deduplication records and their time: DynamoDB deletes them when it likes, and commits judge by their own clock.
 
-use tollgate_core::{CommitOutcome, DeduplicationKey, LoadRequest, RecordWrite, Store};
+use tollgate_proto::{CommitOutcome, DeduplicationKey, LoadRequest, RecordWrite, Store};
 
 use crate::layouts::Partition;
 use crate::tables::in_process_store;

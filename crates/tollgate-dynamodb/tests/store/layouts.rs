@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tollgate_core::codec::encode_control;
-use tollgate_core::{
+use tollgate_dynamodb::DynamoDbStore;
+use tollgate_dynamodb_emulator::{InProcessDynamoDb, Operation};
+use tollgate_proto::codec::encode_control;
+use tollgate_proto::{
     AttemptId, Commit, CommitOutcome, ControlRecord, EntryKey, EntryRead, Incarnation, ItemName, ItemValue,
     LoadRequest, PartitionKey, Placement, Store, StoreAlias, TokenRef, Version,
 };
-use tollgate_dynamodb::DynamoDbStore;
-use tollgate_dynamodb_emulator::{InProcessDynamoDb, Operation};
 
 use crate::tables::{in_process_store, two_stores_on_one_table};
 use tollgate_testkit::ring::left_over;

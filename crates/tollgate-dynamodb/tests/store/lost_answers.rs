@@ -1,8 +1,8 @@
 //! Commits and deletions whose answers are lost (R7), in both layouts: what happened is never called a conflict by the
 //! transaction's own repetition, and what nobody knows is said to be unknown.
 
-use tollgate_core::{CommitOutcome, EntryRead, Store, StoreError};
 use tollgate_dynamodb_emulator::{Cancellation, Effect, Fault, FaultPlan, Operation, Throttling};
+use tollgate_proto::{CommitOutcome, EntryRead, Store, StoreError};
 
 use crate::layouts::Partition;
 use crate::tables::in_process_store;
@@ -98,7 +98,7 @@ async fn keys_and_deletions_that_stay_unprocessed_are_asked_for_again() {
     for _ in 0..3 {
         let mut commit = partition.next(&store, &[("a", Some(LARGE))], &[10; 20]);
         for (index, (key, _)) in commit.entries.iter_mut().enumerate() {
-            key.index = tollgate_core::Placement::Apart.first_index() + u32::try_from(index).unwrap();
+            key.index = tollgate_proto::Placement::Apart.first_index() + u32::try_from(index).unwrap();
         }
         entries.extend(partition.commit(&store, commit).await);
     }

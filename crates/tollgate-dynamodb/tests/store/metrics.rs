@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use tollgate_core::{CommitOutcome, Store};
 use tollgate_dynamodb_emulator::{Effect, Fault, Operation, Throttling};
+use tollgate_proto::{CommitOutcome, Store};
 
 use crate::layouts::Partition;
 use crate::tables::in_process_store;
@@ -58,6 +58,6 @@ async fn work() {
     partition.commit(&store, small).await;
     // Nothing lies there.
     store.read_entries(vec![]).await;
-    let entry = tollgate_core::EntryKey { sequence: partition.version.unwrap().sequence(), index: 0 };
+    let entry = tollgate_proto::EntryKey { sequence: partition.version.unwrap().sequence(), index: 0 };
     assert_eq!(partition.entry(&store, entry).await, None);
 }

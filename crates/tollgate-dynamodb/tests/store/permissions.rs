@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use tollgate_core::{DeduplicationKey, LoadRequest, Placement, RecordWrite, Store};
 use tollgate_dynamodb_emulator::Operation;
+use tollgate_proto::{DeduplicationKey, LoadRequest, Placement, RecordWrite, Store};
 
 use crate::layouts::Partition;
 use crate::tables::in_process_store;

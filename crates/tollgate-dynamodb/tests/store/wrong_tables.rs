@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use serde::{Deserialize, Serialize};
-use tollgate_core::{CommitOutcome, ItemName, ItemValue, LimitExceeded, Store, StoreError};
 use tollgate_dynamodb::{Billing, DynamoDbError, DynamoDbStore, TableOptions};
 use tollgate_dynamodb_emulator::InProcessDynamoDb;
+use tollgate_proto::{CommitOutcome, ItemName, ItemValue, LimitExceeded, Store, StoreError};
 
 use crate::layouts::Partition;
 use crate::tables::{fresh_store_with, fresh_table, in_process_store};
@@ -200,7 +200,7 @@ async fn numbers_and_texts_that_dynamodb_would_change_come_back_as_they_were() {
         commit.items = vec![(ItemName::new("value").unwrap(), Some(ItemValue::Json(json.into())))];
         assert!(matches!(store.commit(commit.clone()).await, Ok(CommitOutcome::Committed { .. })), "{json}");
         partition.version = Some(commit.version);
-        let request = tollgate_core::LoadRequest {
+        let request = tollgate_proto::LoadRequest {
             partition: partition.key.clone(),
             items: vec![ItemName::new("value").unwrap()],
             records: vec![],

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     Commit, CommitOutcome, EntryKey, EntryRead, Incarnation, ItemName, ItemValue, LoadRequest,
     LoadedPartition, PartitionKey, Sequence, Store, StoreAlias, StoreError, TokenRef, Version,
 };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 
 /// Sends HTTP requests, each once.
 pub trait Transport: Send + Sync + 'static {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::{Mutex, mpsc};
-use tollgate::core::blobs::BlobStream;
-use tollgate::core::{BlobError, EffectName};
+use tollgate::proto::blobs::BlobStream;
+use tollgate::proto::{BlobError, EffectName};
 
 use crate::body::{Arrival, CUT_OFF};
 use crate::problem::{Problem, ProblemKind};

@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tollgate::core::blobs::BlobStream;
-use tollgate::core::{EffectName, PartitionKey};
+use tollgate::proto::blobs::BlobStream;
+use tollgate::proto::{EffectName, PartitionKey};
 use tollgate::{Answer, Edge, HandlerError, TollgateError, Tx};
 
 use super::arriving::Sender;

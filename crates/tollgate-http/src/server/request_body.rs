@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tollgate::core::blobs::{BlobStream, collect, whole};
+use tollgate::proto::blobs::{BlobStream, collect, whole};
 use tollgate::{BlobReference, Edge, HandlerError};
 
 /// The body of a request. Cloning it copies nothing.

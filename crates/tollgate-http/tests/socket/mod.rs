@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tollgate::core::StoreAlias;
+use tollgate::proto::StoreAlias;
 use tollgate::{Blobs, Broker, Endpoint, Gate, HandlerError, Message, Store, Tx};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::{MemoryBlobs, MemoryStore};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tollgate::core::blobs::BlobStream;
-use tollgate::core::{
+use tollgate::proto::blobs::BlobStream;
+use tollgate::proto::{
     BlobError, BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EffectName, EndpointName, EntryRead,
     LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreError,
     StoreWrapper, TokenRef,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate::core::{EndpointName, StoreAlias, codec};
+use tollgate::proto::{EndpointName, StoreAlias, codec};
 use tollgate::{Blobs, Broker, Edge, Endpoint, Gate, GateBuilder, HandlerError, Message, Store, Tx};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::{MemoryBlobs, MemoryStore};
@@ -403,8 +403,8 @@ impl Input {
         impl Broker for Thrice {
             fn send(
                 &self,
-                messages: Vec<tollgate::core::OutgoingMessage>,
-            ) -> tollgate::core::BoxFuture<'_, Vec<Result<(), tollgate::core::BrokerError>>> {
+                messages: Vec<tollgate::proto::OutgoingMessage>,
+            ) -> tollgate::proto::BoxFuture<'_, Vec<Result<(), tollgate::proto::BrokerError>>> {
                 Box::pin(async move {
                     self.0.send(messages.clone()).await;
                     self.0.send(messages.clone()).await;
@@ -415,17 +415,17 @@ impl Input {
                 &self,
                 endpoint: &EndpointName,
                 max: usize,
-            ) -> tollgate::core::BoxFuture<
+            ) -> tollgate::proto::BoxFuture<
                 '_,
-                Result<Vec<tollgate::core::Delivery>, tollgate::core::BrokerError>,
+                Result<Vec<tollgate::proto::Delivery>, tollgate::proto::BrokerError>,
             > {
                 self.0.receive(endpoint, max)
             }
             fn settle(
                 &self,
                 endpoint: &EndpointName,
-                settlements: Vec<tollgate::core::Settlement>,
-            ) -> tollgate::core::BoxFuture<'_, Vec<Result<(), tollgate::core::BrokerError>>> {
+                settlements: Vec<tollgate::proto::Settlement>,
+            ) -> tollgate::proto::BoxFuture<'_, Vec<Result<(), tollgate::proto::BrokerError>>> {
                 self.0.settle(endpoint, settlements)
             }
         }

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use tollgate::core::BoxFuture;
+use tollgate::proto::BoxFuture;
 use tollgate_http::client::{Transport, TransportError};
 use tower::ServiceExt;
 

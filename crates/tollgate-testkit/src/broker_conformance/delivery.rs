@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tollgate_core::{Broker, Verdict};
+use tollgate_proto::{Broker, Verdict};
 
 use super::BrokerConfig;
 use super::queue::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
-use tollgate_core::{
+use tollgate_proto::{
     Broker, BrokerError, Delivery, EndpointName, MessageId, OutgoingMessage, PartitionKey, Receipt,
     Settlement, Verdict,
 };

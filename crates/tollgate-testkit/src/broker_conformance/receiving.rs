@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tollgate_core::Broker;
+use tollgate_proto::Broker;
 
 use super::BrokerConfig;
 use super::queue::{acknowledge, assert_quiet, endpoint, envelopes, is_pending, receive, send, take};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tollgate_core::{Broker, BrokerError, OutgoingMessage};
+use tollgate_proto::{Broker, BrokerError, OutgoingMessage};
 
 use super::BrokerConfig;
 use super::queue::{acknowledge, confirm, endpoint, envelopes, message, send, take};

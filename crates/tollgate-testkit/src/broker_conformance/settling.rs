@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_core::{Broker, Verdict};
+use tollgate_proto::{Broker, Verdict};
 
 use super::BrokerConfig;
 use super::queue::{acknowledge, assert_quiet, endpoint, send, settle_all, settlement, take};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{EntryRead, ItemValue, LoadRequest, Store, TokenRef};
+use tollgate_proto::{EntryRead, ItemValue, LoadRequest, Store, TokenRef};
 
 use super::partition::{Partition, control_of, item_name};
 
@@ -98,7 +98,7 @@ pub async fn full_batches_are_answered(store: Arc<dyn Store>) {
 
 async fn assert_bodies(
     store: &Arc<dyn Store>,
-    written: &[(Partition, tollgate_core::EntryKey, String)],
+    written: &[(Partition, tollgate_proto::EntryKey, String)],
     is_there: impl Fn(usize) -> bool,
 ) {
     let reads = written.iter().map(|(partition, key, _)| partition.read_of(*key)).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{CommitOutcome, Incarnation, Store, Version};
+use tollgate_proto::{CommitOutcome, Incarnation, Store, Version};
 
 use super::partition::{FAR_MS, NOW_MS, Partition, binary, entries_of, item_name, record, record_key};
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use tollgate_core::{EntryKey, Incarnation, Sequence, Store, StoreAlias, StoreError, TokenRef};
+use tollgate_proto::{EntryKey, Incarnation, Sequence, Store, StoreAlias, StoreError, TokenRef};
 
 use super::partition::Partition;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     Commit, CommitOutcome, EntryKey, ItemValue, LimitExceeded, RecordWrite, Store, StoreError,
 };
 

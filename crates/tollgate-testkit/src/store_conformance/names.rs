@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tollgate_core::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
-use tollgate_core::{CommitOutcome, Store};
+use tollgate_proto::ids::{NAME_BYTES_MAX, PARTITION_KEY_BYTES_MAX};
+use tollgate_proto::{CommitOutcome, Store};
 
 use super::partition::{FAR_MS, Partition, item_name, record, record_key};
 

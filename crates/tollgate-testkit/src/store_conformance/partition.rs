@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tollgate_core::codec::encode_control;
-use tollgate_core::{
+use tollgate_proto::codec::encode_control;
+use tollgate_proto::{
     AttemptId, Commit, CommitOutcome, ControlRecord, DeduplicationKey, EntryKey, EntryRead, Incarnation,
     ItemName, ItemValue, LoadRequest, LoadedPartition, PartitionKey, RecordWrite, Store, StoreError,
     TokenRef, Version,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tollgate_core::{CommitOutcome, Store};
+use tollgate_proto::{CommitOutcome, Store};
 
 use super::partition::{Partition, binary, item_name};
 
@@ -95,7 +95,7 @@ async fn increment(partition: &Partition) {
     loop {
         let loaded = partition.load(&["sum"], &[]).await;
         let control = loaded.control.expect("the control record is there");
-        let control = tollgate_core::codec::decode_control(&control).expect("it is what was written");
+        let control = tollgate_proto::codec::decode_control(&control).expect("it is what was written");
         let value = loaded.items[0].1.as_ref().expect("the sum is there");
         let sum: usize = std::str::from_utf8(value.bytes())
             .expect("the sum is a text")

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use tollgate_core::{ItemValue, Store};
+use tollgate_proto::{ItemValue, Store};
 
 use super::partition::{Partition, binary, control_of, item_name};
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tollgate_core::{ItemName, PartitionKey, ScannedPartition, Store};
+use tollgate_proto::{ItemName, PartitionKey, ScannedPartition, Store};
 
 use super::partition::{FAR_MS, Partition, control_of, item_name, record};
 

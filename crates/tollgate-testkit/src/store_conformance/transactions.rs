@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tollgate_core::codec::decode_control;
-use tollgate_core::{
+use tollgate_proto::codec::decode_control;
+use tollgate_proto::{
     Commit, CommitOutcome, EntryKey, Incarnation, ItemValue, LoadedPartition, Store, Version,
 };
 

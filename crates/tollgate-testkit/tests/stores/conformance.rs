@@ -4,7 +4,7 @@
 mod the_reference_store {
     use std::sync::Arc;
 
-    use tollgate_core::Store;
+    use tollgate_proto::Store;
 
     use crate::reference_store::{Flaw, ReferenceStore};
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     BoxFuture, Commit, CommitOutcome, EntryKey, EntryRead, LoadRequest, LoadedPartition, PartitionKey,
     ScanCursor, ScanPage, ScannedPartition, SessionMark, Store, StoreAlias, StoreError, StoreLimits,
     TokenRef,
 };
-use tollgate_core::{DeduplicationKey, ItemName, ItemValue, Version};
+use tollgate_proto::{DeduplicationKey, ItemName, ItemValue, Version};
 
 /// One broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

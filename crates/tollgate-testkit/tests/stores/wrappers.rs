@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tollgate_core::{
+use tollgate_proto::{
     Commit, CommitOutcome, EntryKey, EntryRead, Incarnation, LoadRequest, Store, StoreError, TokenRef,
     Version,
 };

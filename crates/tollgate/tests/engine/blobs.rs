@@ -59,7 +59,7 @@ async fn messages_of_one_burst_have_blobs_of_their_own_and_a_failing_one_takes_o
     let mut contents = Vec::new();
     for name in blobs.list("invoices/").await.unwrap() {
         let content = blobs.get(&name).await.unwrap().unwrap();
-        contents.push(tollgate::core::blobs::collect(&name, content, 100).await.unwrap());
+        contents.push(tollgate::proto::blobs::collect(&name, content, 100).await.unwrap());
     }
     contents.sort();
     assert_eq!(contents, ["0", "1", "3", "4"]);

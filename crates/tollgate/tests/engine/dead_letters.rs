@@ -1,7 +1,7 @@
 //! What can never be processed is put aside with a reason, its token intact.
 
 use serde::{Deserialize, Serialize};
-use tollgate::core::{Content, Destination, EndpointName, Envelope, MessageId, codec};
+use tollgate::proto::{Content, Destination, EndpointName, Envelope, MessageId, codec};
 use tollgate::{Endpoint, HandlerError, Message, Tx};
 
 use crate::harness::{Add, broker, memory_store, total, until};

@@ -13,7 +13,7 @@ mod requests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::core::{EndpointName, MessageId, OutgoingMessage};
+use tollgate::proto::{EndpointName, MessageId, OutgoingMessage};
 use tollgate::{Backoff, Broker, Endpoint, Gate, GateBuilder, HandlerError, Store, Tx};
 use tollgate_brokers::InProcessBroker;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tollgate::core::{Content, Destination, Envelope, MessageId, codec};
+use tollgate::proto::{Content, Destination, Envelope, MessageId, codec};
 use tollgate::{Backoff, Broker, Deduplicate, Endpoint, Gate, HandlerError, Message, Store, Tx};
 use tollgate_testkit::{FaultRates, FaultyStore, Operation, Phase};
 

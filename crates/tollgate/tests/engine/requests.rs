@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate::core::{AttemptId, Content, Destination, EndpointName, Envelope, MessageId, codec};
+use tollgate::proto::{AttemptId, Content, Destination, EndpointName, Envelope, MessageId, codec};
 use tollgate::{HandlerError, TollgateError, Tx};
 
 use crate::harness::{Add, broker, memory_store, total, until, waiting};
@@ -69,7 +69,7 @@ async fn a_wake_up_for_a_commit_that_never_comes_fences_it_before_it_would_be_de
                 endpoint: "edge".try_into().unwrap(),
                 partition: partition.try_into().unwrap(),
             },
-            message_type: tollgate::core::processing::WAKE_UP_TYPE.try_into().unwrap(),
+            message_type: tollgate::proto::processing::WAKE_UP_TYPE.try_into().unwrap(),
             headers: vec![],
             content: Content::WakeUp { attempt: AttemptId::new(1, 1), expected: None },
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tollgate::core::{
+use tollgate::proto::{
     BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
     LoadedPartition, OutgoingMessage, SessionMark, Settlement, StoreAlias, StoreError, StoreWrapper,
     TokenRef, codec,

@@ -1,0 +1,205 @@
+//! Stories of what comes without a token (design section 5): messages known by their id, natural ones, requests at the edge
+//! and the wake-ups that they send.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod world;
+
+use tollgate_proto::processing::{
+    Disposition, Incoming, Processing, Request, RequestDeduplication, Step, Tokenless, WakeUpPatience,
+};
+use tollgate_proto::{Content, DeduplicationKey, Envelope, MessageId};
+use world::{Process, World, add, destination, lost_answer, message, until};
+
+fn tokenless_envelope(body: &'static str) -> Envelope {
+    Envelope {
+        message_id: MessageId::from_name("legacy", body),
+        to: destination(),
+        message_type: "add".try_into().unwrap(),
+        headers: vec![],
+        content: Content::Body(body.into()),
+    }
+}
+
+#[test]
+fn a_message_without_a_token_is_dead_lettered_unless_its_type_says_how_to_deduplicate_it() {
+    let (mut world, _) = World::with_messages(&[]);
+    let dispositions = world.process(&mut Process::default(), vec![message(&tokenless_envelope(""))]);
+    assert!(
+        matches!(&dispositions[0], Disposition::DeadLetter { reason } if reason.contains("carries no token"))
+    );
+}
+
+#[test]
+fn a_message_known_by_its_id_is_applied_once_without_a_read() {
+    let (mut world, _) = World::with_messages(&[]);
+    let envelope = tokenless_envelope("send");
+    let incoming = || Incoming::Message {
+        envelope: envelope.clone().into(),
+        tokenless: Tokenless::ByIdentity { expires_at_ms: 9 },
+    };
+    let mut process = Process::default();
+    assert_eq!(world.process(&mut process, vec![incoming()]), [Disposition::Committed]);
+    assert_eq!(world.process(&mut process, vec![incoming()]), [Disposition::Duplicate]);
+    assert_eq!(world.count(), 1);
+    assert_eq!(world.sent.len(), 1);
+    // A process that knows nothing may publish again what nobody has consumed yet: the same message, the same token.
+    assert_eq!(world.process(&mut Process::default(), vec![incoming()]), [Disposition::Duplicate]);
+    assert_eq!(world.count(), 1);
+    assert!(world.sent.iter().all(|sent| *sent == world.sent[0]));
+}
+
+#[test]
+fn a_duplicate_by_id_waits_for_the_outputs_of_the_first() {
+    let (mut world, _) = World::with_messages(&[]);
+    let incoming = Incoming::Message {
+        envelope: tokenless_envelope("send").into(),
+        tokenless: Tokenless::ByIdentity { expires_at_ms: 9 },
+    };
+    let mut process = Process::default();
+    let work = world.work(&process, vec![incoming.clone()]);
+    world.settle(&mut process, Processing::begin(work));
+    assert_eq!(world.sent.len(), 0, "the first has committed and not published");
+    assert_eq!(world.process(&mut process, vec![incoming]), [Disposition::CommittedBefore]);
+    assert_eq!((world.count(), world.sent.len()), (1, 1));
+}
+
+#[test]
+fn a_fold_with_one_known_id_applies_the_others() {
+    let (mut world, envelopes) = World::with_messages(&[""]);
+    let known = Incoming::Message {
+        envelope: tokenless_envelope("").into(),
+        tokenless: Tokenless::ByIdentity { expires_at_ms: 9 },
+    };
+    let mut process = Process::default();
+    world.process(&mut process, vec![known.clone()]);
+    let dispositions = world.process(&mut process, vec![message(&envelopes[0]), known]);
+    assert_eq!(dispositions, [Disposition::Committed, Disposition::Duplicate]);
+    assert_eq!(world.count(), 2);
+}
+
+fn request() -> Incoming {
+    Incoming::Request(Request {
+        message_id: MessageId::from_name("web", "order-1"),
+        endpoint: "counter".try_into().unwrap(),
+        deduplication: RequestDeduplication::ByKey {
+            key: DeduplicationKey::of_request("order-1").unwrap(),
+            expires_at_ms: 9,
+        },
+    })
+}
+
+/// Handles a request: counts, answers with the count, and sends one message.
+fn answer_request(world: &mut World, process: &mut Process, mut step: Step) -> Step {
+    loop {
+        step = match step {
+            Step::Handle(mut handle) => {
+                let response = format!("{}", world.count() + 1);
+                handle.unit_of_work().respond(response.into());
+                handle.unit_of_work().send(tollgate_proto::unit_of_work::Outgoing {
+                    to: destination(),
+                    message_type: "add".try_into().unwrap(),
+                    headers: vec![],
+                    body: tollgate_proto::Body::Inline("".into()),
+                    audience: tollgate_proto::Audience::Tollgate,
+                    effects: vec![],
+                });
+                add(handle)
+            }
+            Step::WakeUp(_) | Step::Settled(_) => return step,
+            other => world.advance(process, other),
+        };
+    }
+}
+
+#[test]
+fn a_repeated_request_is_answered_from_the_stored_response_and_changes_nothing() {
+    let mut world = World::default();
+    let mut process = Process::default();
+    let work = world.work(&process, vec![request()]);
+    let step = answer_request(&mut world, &mut process, Processing::begin(work));
+    assert!(matches!(step, Step::WakeUp(_)), "a wake-up goes out before the commit");
+    assert_eq!(world.settle(&mut process, step).dispositions, [Disposition::Committed]);
+    let again = world.process(&mut Process::default(), vec![request()]);
+    assert_eq!(again, [Disposition::Replayed("1".into())]);
+    assert_eq!(world.count(), 1);
+}
+
+#[test]
+fn a_request_whose_commit_was_not_answered_is_found_by_its_attempt() {
+    let mut world = World::default();
+    let mut process = Process::default();
+    let work = world.work(&process, vec![request()]);
+    let step = answer_request(&mut world, &mut process, Processing::begin(work));
+    let Step::Commit(commit) = world.advance(&mut process, step) else {
+        panic!("the commit follows the wake-up")
+    };
+    world.commit(commit.request());
+    let step = commit.answer(Err(lost_answer()));
+    let settled = world.settle(&mut process, step);
+    assert_eq!(settled.dispositions, [Disposition::Committed]);
+    assert_eq!(world.count(), 1);
+    let published = world.sent.iter().filter(|envelope| envelope.token().is_some()).count();
+    assert_eq!(published, 1);
+}
+
+fn wake_up(envelope: &Envelope, patience: WakeUpPatience) -> Incoming {
+    let Content::WakeUp { attempt, expected } = envelope.content else { panic!("not a wake-up") };
+    Incoming::WakeUp { attempt, expected, patience }
+}
+
+#[test]
+fn a_wake_up_publishes_what_a_dead_edge_had_committed() {
+    let mut world = World::default();
+    let mut dies = Process::default();
+    let work = world.work(&dies, vec![request()]);
+    let step = answer_request(&mut world, &mut dies, Processing::begin(work));
+    world.settle(&mut dies, step);
+    let announced = world.sent[0].clone();
+    assert_eq!(world.sent.len(), 1, "only the wake-up is out");
+    let woken = world.process(&mut Process::default(), vec![wake_up(&announced, WakeUpPatience::Wait)]);
+    assert_eq!(woken, [Disposition::Visited]);
+    assert_eq!(world.sent.len(), 2);
+}
+
+/// A wake-up that is acknowledged before the commit it announces would guarantee nothing. It waits, and in the end makes
+/// that commit impossible.
+#[test]
+fn a_wake_up_that_comes_before_the_commit_waits_and_then_fences_it() {
+    let mut world = World::default();
+    let (mut stalled, mut visitor) = (Process::default(), Process::default());
+    let work = world.work(&stalled, vec![request()]);
+    let step = answer_request(&mut world, &mut stalled, Processing::begin(work));
+    let at_commit = world.advance(&mut stalled, step);
+    let announced = world.sent[0].clone();
+    let early = world.process(&mut visitor, vec![wake_up(&announced, WakeUpPatience::Wait)]);
+    assert!(matches!(early[0], Disposition::Retry { .. }));
+    visitor.view = None;
+    let last = world.process(&mut visitor, vec![wake_up(&announced, WakeUpPatience::Fence)]);
+    assert_eq!(last, [Disposition::Visited]);
+    // The stalled edge goes on: its commit conflicts, and it sends a new wake-up before it tries again.
+    let step = world.advance(&mut stalled, at_commit);
+    let step = answer_request(&mut world, &mut stalled, step);
+    assert!(matches!(step, Step::WakeUp(_)));
+    assert_eq!(world.settle(&mut stalled, step).dispositions, [Disposition::Committed]);
+    assert_eq!(world.count(), 1);
+}
+
+/// R7, for SDKs that repeat a commit by themselves: the echo of our own commit looks like a conflict.
+#[test]
+fn a_conflict_with_our_own_commit_does_not_apply_a_tokenless_message_twice() {
+    let (mut world, _) = World::with_messages(&[]);
+    let envelope = tokenless_envelope("send");
+    let mut process = Process::default();
+    let incoming = Incoming::Message { envelope: envelope.into(), tokenless: Tokenless::Natural };
+    let work = world.work(&process, vec![incoming]);
+    let step =
+        until(&mut world, &mut process, Processing::begin(work), |step| matches!(step, Step::Commit(_)));
+    let Step::Commit(commit) = step else { unreachable!() };
+    world.commit(commit.request());
+    let outcome = world.commit(commit.request());
+    assert_eq!(outcome, tollgate_proto::CommitOutcome::Conflict);
+    let step = commit.answer(Ok(outcome));
+    let settled = world.settle(&mut process, step);
+    assert_eq!(settled.dispositions, [Disposition::Committed]);
+    assert_eq!((world.count(), world.sent.len()), (1, 1));
+}

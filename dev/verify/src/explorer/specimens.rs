@@ -1,0 +1,353 @@
+//! Every mutant with the world in which it must be found: small, so that the story is short and the search quick.
+
+use tollgate_proto::mutation::Mutation;
+
+use super::mutant::{DriverMutation, Mutant};
+use super::world::{Budget, ConsumedTokens, Poison, Script, Sweep, World};
+
+/// A mutant, what it breaks, and where that shows.
+#[derive(Clone, Debug)]
+pub struct Specimen {
+    /// The broken rule.
+    pub mutant: Mutant,
+    /// Where the rule is stated: R1 to R8, a step or a section of the design.
+    pub rule: &'static str,
+    /// What goes wrong without it, in one line.
+    pub about: &'static str,
+    /// The world in which it shows.
+    pub world: World,
+}
+
+impl Specimen {
+    /// All mutants. Rules R1 to R8 come first.
+    pub fn all() -> Vec<Self> {
+        let mut all = Self::of_the_numbered_rules();
+        all.extend(Self::of_the_receiver());
+        all.extend(Self::of_side_effects());
+        all.extend(Self::of_the_edge_and_identity());
+        all.extend(Self::of_sessions());
+        all
+    }
+
+    /// What the mutant is called on the command line.
+    pub fn name(&self) -> String {
+        match self.mutant {
+            Mutant::Machine(mutation) => format!("{mutation:?}"),
+            Mutant::Driver(mutation) => format!("{mutation:?}"),
+        }
+    }
+
+    fn new(mutant: Mutant, rule: &'static str, about: &'static str, world: World) -> Self {
+        let world = World { mutant: Some(mutant), ..world };
+        Self { mutant, rule, about, world }
+    }
+
+    fn machine(mutation: Mutation, rule: &'static str, about: &'static str, world: World) -> Self {
+        Self::new(Mutant::Machine(mutation), rule, about, world)
+    }
+
+    fn driver(mutation: DriverMutation, rule: &'static str, about: &'static str, world: World) -> Self {
+        Self::new(Mutant::Driver(mutation), rule, about, world)
+    }
+
+    fn of_the_numbered_rules() -> Vec<Self> {
+        use DriverMutation as D;
+        use Mutation as M;
+        vec![
+            Self::driver(
+                D::ReusesTokenReadAfterReload,
+                "R1",
+                "the token read before a reload is used after it",
+                receiver(),
+            ),
+            Self::machine(
+                M::PrunesEarly,
+                "R2",
+                "a marker is pruned by the next commit, finished or not",
+                with(named("a"), Budget::default()),
+            ),
+            Self::machine(
+                M::TrustsUnconfirmedDeletions,
+                "R2",
+                "a marker is pruned although the deletion of the token failed",
+                with(receiver(), Budget { failed_calls: 1, ..Budget::default() }),
+            ),
+            Self::driver(
+                D::ForgetsVersionCondition,
+                "R3",
+                "a commit is not conditional on the version",
+                receiver(),
+            ),
+            Self::driver(
+                D::ReadsTokensAhead,
+                "R4",
+                "a token read ahead is trusted at the commit",
+                receiver(),
+            ),
+            Self::machine(
+                M::SkipsRecovery,
+                "R5",
+                "what a dead process left is not completed by the next visitor",
+                with(named("d"), Budget { crashes: 1, ..Budget::default() }),
+            ),
+            Self::driver(
+                D::AcknowledgesOnReceipt,
+                "R6",
+                "a message is acknowledged before it is processed",
+                World { copies: 1, ..with(receiver(), Budget { crashes: 1, ..Budget::default() }) },
+            ),
+            Self::driver(
+                D::AcknowledgesBeforePublishing,
+                "R6",
+                "a message is acknowledged after its commit and before its outputs are out, and nobody sweeps",
+                World {
+                    sweep: Sweep::Absent,
+                    ..with(named("b"), Budget { crashes: 1, ..Budget::default() })
+                },
+            ),
+            Self::driver(
+                D::ConsumesDeadLetters,
+                "R6",
+                "dead-lettering takes the token, so a replay is lost",
+                named("poison"),
+            ),
+            Self::machine(
+                M::TakesLostAnswerForSuccess,
+                "R7",
+                "a commit whose answer was lost is taken for one that happened",
+                with(receiver(), Budget { lost_answers: 1, ..Budget::default() }),
+            ),
+            Self::machine(
+                M::TakesOthersCommitForOwn,
+                "R7",
+                "after a lost answer, whatever commit is found is taken for one's own",
+                with(named("e"), Budget::default()),
+            ),
+            Self::machine(
+                M::TakesRegistrationForCommit,
+                "R7",
+                "an attempt that has only registered a side effect is taken for one that has committed",
+                named("blob-by-id"),
+            ),
+            Self::machine(
+                M::ConsumesUnpublished,
+                "R8",
+                "a token is consumed although an output could not be sent",
+                with(named("b"), Budget { failed_calls: 1, ..Budget::default() }),
+            ),
+        ]
+    }
+
+    fn of_the_receiver() -> Vec<Self> {
+        use DriverMutation as D;
+        use Mutation as M;
+        vec![
+            Self::machine(
+                M::IgnoresMarkers,
+                "step 2",
+                "a committed message whose token is still there is processed again",
+                with(named("a"), Budget::default()),
+            ),
+            Self::machine(
+                M::FoldsTwins,
+                "folding",
+                "two copies of one message in one burst are both applied",
+                with(named("fold"), Budget::default()),
+            ),
+            Self::machine(
+                M::KeepsChangesOfFailedHandlers,
+                "folding",
+                "the changes of a failing handler are committed with the others",
+                with(named("fold"), Budget { handler_failures: 1, ..Budget::default() }),
+            ),
+            Self::driver(
+                D::ReceiverChoosesPartition,
+                "section 3",
+                "the receiver's mapping decides on the partition, and it has changed between two deliveries",
+                two_partitions(),
+            ),
+            Self::driver(
+                D::RecreatesEntries,
+                "section 3",
+                "whoever completes a commit puts consumed entries back",
+                with(named("b"), Budget { crashes: 1, ..Budget::default() }),
+            ),
+            Self::driver(
+                D::PublishesBeforeCommit,
+                "guarantee 3",
+                "outgoing messages are sent before the commit",
+                with(named("b"), Budget::default()),
+            ),
+            Self::driver(
+                D::LosesDeletions,
+                "section 7",
+                "the store answers a deletion that it has not made",
+                with(named("b"), Budget::default()),
+            ),
+            Self::driver(
+                D::StoresEntriesOfFailedCommits,
+                "section 7",
+                "a failed commit leaves its outbox entries behind",
+                with(named("b"), Budget::default()),
+            ),
+            Self::driver(
+                D::RemembersTokensTooEarly,
+                "negative cache",
+                "a token is remembered as consumed before its outputs are out, and nobody sweeps",
+                World {
+                    memory: ConsumedTokens::Remembered,
+                    sweep: Sweep::Absent,
+                    ..with(named("b"), Budget { failed_calls: 1, ..Budget::default() })
+                },
+            ),
+        ]
+    }
+
+    fn of_side_effects() -> Vec<Self> {
+        use DriverMutation as D;
+        use Mutation as M;
+        vec![
+            Self::machine(
+                M::DropsRegistrationsWithCleanUp,
+                "section 4",
+                "a condemned registration is dropped with the first clean-up, and a zombie creates its blob later",
+                named("c"),
+            ),
+            Self::machine(
+                M::CleansUpWithoutFencing,
+                "section 4",
+                "an overdue attempt's blob is deleted, and then the attempt commits its name",
+                with(named("c"), Budget { crashes: 1, sweeps: 1, conflicts: Some(1), ..Budget::default() }),
+            ),
+            Self::machine(
+                M::CondemnsTheWinner,
+                "section 4",
+                "the committed attempt's own blob is cleaned up",
+                with(named("c"), Budget { conflicts: Some(1), ..Budget::default() }),
+            ),
+            Self::machine(
+                M::ForgetsRegistrations,
+                "section 4",
+                "a failed handler's registration is dropped and its blob stays",
+                with(named("c"), Budget { handler_failures: 1, conflicts: Some(1), ..Budget::default() }),
+            ),
+            Self::machine(
+                M::TrustsFailedPreparations,
+                "section 4",
+                "a blob whose creation failed is taken for one that never comes to be, and comes to be later",
+                with(named("c"), Budget { late_effects: 1, conflicts: Some(1), ..Budget::default() }),
+            ),
+            Self::machine(
+                M::SendsBeforeItsEffects,
+                "section 4",
+                "a message is sent although the call that it follows up has not been executed",
+                with(named("h"), Budget { failed_calls: 1, ..Budget::default() }),
+            ),
+            Self::machine(
+                M::ForgetsCarriedEffects,
+                "section 4",
+                "a message is consumed and the call that it followed up is never deleted",
+                with(named("h"), Budget::default()),
+            ),
+            Self::driver(
+                D::CreatesAfterTheDeadline,
+                "section 4",
+                "a stalled attempt creates its blob after its deadline, when the last clean-up is over",
+                named("c"),
+            ),
+        ]
+    }
+
+    fn of_the_edge_and_identity() -> Vec<Self> {
+        use DriverMutation as D;
+        use Mutation as M;
+        vec![
+            Self::machine(
+                M::AcknowledgesWakeUpsEarly,
+                "section 5",
+                "a wake-up that comes before the commit it announces is acknowledged",
+                with(named("d"), Budget { crashes: 1, ..Budget::default() }),
+            ),
+            Self::machine(
+                M::NeverFences,
+                "section 5",
+                "a wake-up waits for ever for an attempt that has died",
+                with(named("d"), Budget { crashes: 1, departures: 1, ..Budget::default() }),
+            ),
+            Self::driver(
+                D::CommitsWithoutWakeUp,
+                "section 5",
+                "a request is committed although its wake-up could not be sent",
+                with(named("d"), Budget { crashes: 1, failed_calls: 1, departures: 1, ..Budget::default() }),
+            ),
+            Self::driver(
+                D::IgnoresDeduplicationRecords,
+                "section 5",
+                "the store does not check the records of known ids",
+                with(named("e"), Budget::default()),
+            ),
+            Self::machine(
+                M::AcknowledgesIdentityDuplicatesEarly,
+                "section 5",
+                "a duplicate known by its id is acknowledged while the outputs of the first are not out",
+                World {
+                    inputs: named("e").inputs[..1].to_vec(),
+                    workers: vec![2],
+                    ..with(named("e"), Budget { failed_calls: 1, ..Budget::default() })
+                },
+            ),
+        ]
+    }
+
+    fn of_sessions() -> Vec<Self> {
+        use DriverMutation as D;
+        use Mutation as M;
+        let stale = Budget { stale_reads: 1, ..Budget::default() };
+        vec![
+            Self::driver(
+                D::IgnoresSessionMarks,
+                "section 7",
+                "a replica that lags behind answers whatever mark is presented",
+                with(named("f"), stale),
+            ),
+            Self::machine(
+                M::ForgetsSessionsOfDeletions,
+                "section 7",
+                "whoever prunes a marker leaves no mark of the deletion: a stale read finds the token again",
+                with(named("f"), stale),
+            ),
+            Self::machine(
+                M::DropsReadAfter,
+                "section 7",
+                "the envelope carries no mark of the commit: a stale read does not find the new token",
+                with(named("f"), stale),
+            ),
+            Self::machine(
+                M::ReadsOutputsWithoutSession,
+                "section 7",
+                "whoever recovers reads outbox entries stale, and takes new ones for consumed",
+                with(named("f"), Budget { crashes: 1, ..stale }),
+            ),
+        ]
+    }
+}
+
+fn named(name: &str) -> World {
+    World::named(name).expect("the constants name worlds")
+}
+
+fn with(world: World, budget: Budget) -> World {
+    World { budget, ..world }
+}
+
+fn receiver() -> World {
+    World { workers: vec![1, 1], ..with(named("a"), Budget::default()) }
+}
+
+fn two_partitions() -> World {
+    World {
+        scripts: vec![Script { poison: Poison::Healthy, ..Script::default() }],
+        inputs: named("b").inputs,
+        ..with(named("b"), Budget { crashes: 1, ..Budget::default() })
+    }
+}

@@ -1,0 +1,249 @@
+//! The worlds that are explored: small ones that `cargo test` exhausts, and larger ones by command.
+
+use tollgate_proto::{PartitionKey, StoreLimits};
+
+use super::world::{Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Script, Sweep, TICK_MS, World};
+
+impl World {
+    /// The name of every world, in order.
+    pub const NAMES: [&'static str; 11] =
+        ["a", "b", "c", "d", "e", "f", "h", "poison", "fold", "tight", "blob-by-id"];
+
+    /// A world by its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "a" => Self::receiver(),
+            "b" => Self::chain(),
+            "c" => Self::side_effects(),
+            "d" => Self::edge(),
+            "e" => Self::identity(),
+            "f" => Self::sessions(),
+            "h" => Self::calls(),
+            "poison" => Self::poison(),
+            "fold" => Self::fold(),
+            "tight" => Self::tight(),
+            "blob-by-id" => Self::blob_by_id(),
+            _ => return None,
+        })
+    }
+
+    /// The same world with more that may go wrong: minutes instead of seconds. `None` if there is no such world.
+    pub fn deep(name: &str) -> Option<Self> {
+        let world = Self::named(name)?;
+        let budget = match name {
+            "a" => Budget { crashes: 1, time_outs: 1, lost_answers: 1, ..Budget::default() },
+            "b" => Budget { crashes: 2, failed_calls: 2, evictions: 1, sweeps: 1, ..Budget::default() },
+            "c" => Budget { crashes: 1, failed_calls: 1, conflicts: Some(2), ..Budget::default() },
+            "blob-by-id" => {
+                Budget { crashes: 1, lost_answers: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() }
+            }
+            "d" => Budget { crashes: 2, failed_calls: 1, departures: 1, fences: 2, ..Budget::default() },
+            "e" => Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
+            "h" => {
+                Budget { crashes: 1, failed_calls: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() }
+            }
+            "f" => Budget { stale_reads: 3, crashes: 1, ..Budget::default() },
+            "poison" => Budget { failed_calls: 3, crashes: 1, sweeps: 1, ..Budget::default() },
+            "fold" | "tight" => {
+                Budget { crashes: 1, handler_failures: 1, lost_answers: 1, ..Budget::default() }
+            }
+            _ => world.budget,
+        };
+        Some(Self { budget, ..world })
+    }
+
+    fn of(name: &'static str, about: &'static str, partitions: &[&str]) -> Self {
+        Self {
+            name,
+            about,
+            partitions: partitions
+                .iter()
+                .map(|key| PartitionKey::new(*key).expect("the constants are valid keys"))
+                .collect(),
+            workers: vec![1, 1],
+            inputs: Vec::new(),
+            scripts: Vec::new(),
+            copies: 1,
+            budget: Budget::default(),
+            fold_max: 1,
+            deliveries_max: None,
+            sweep: Sweep::Runs,
+            memory: ConsumedTokens::Forgotten,
+            consistency: Consistency::Strong,
+            clock_end_ms: 0,
+            limits: StoreLimits::UNLIMITED,
+            mutant: None,
+        }
+    }
+
+    /// Two messages with copies for one partition, three workers in two processes.
+    fn receiver() -> Self {
+        Self {
+            workers: vec![2, 1],
+            inputs: vec![Input::Token(0), Input::Token(1)],
+            scripts: vec![Script { sends_external: 1, ..Script::default() }, Script::default()],
+            copies: 2,
+            budget: Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
+            ..Self::of("a", "2 messages with copies, one partition, 3 workers in 2 processes", &["P"])
+        }
+    }
+
+    /// A message whose handler sends one that is handled in another partition.
+    fn chain() -> Self {
+        Self {
+            inputs: vec![Input::Token(0)],
+            scripts: vec![
+                Script { sends: vec![1], ..Script::default() },
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 2,
+            budget: Budget { crashes: 1, failed_calls: 1, ..Budget::default() },
+            ..Self::of("b", "a chain: message -> partition A -> message -> partition B", &["A", "B"])
+        }
+    }
+
+    /// A handler that creates a blob, and attempts that are overtaken.
+    fn side_effects() -> Self {
+        Self {
+            inputs: vec![Input::Token(0)],
+            scripts: vec![Script { blob: Blob::Created, ..Script::default() }],
+            copies: 2,
+            budget: Budget { conflicts: Some(1), ..Budget::default() },
+            clock_end_ms: TICK_MS,
+            ..Self::of(
+                "c",
+                "a blob as side effect, and zombies that create theirs after the winner cleaned up",
+                &["P"],
+            )
+        }
+    }
+
+    /// Requests at the edge, with a wake-up before the commit, and no sweep.
+    fn edge() -> Self {
+        Self {
+            inputs: vec![Input::Request(0)],
+            scripts: vec![
+                Script { sends: vec![1], ..Script::default() },
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 1,
+            budget: Budget { crashes: 1, departures: 1, fences: 1, ..Budget::default() },
+            sweep: Sweep::Absent,
+            ..Self::of("d", "a request at the edge, its wake-up, and a client that goes away", &["A", "B"])
+        }
+    }
+
+    /// Messages that are known by their ids only.
+    fn identity() -> Self {
+        Self {
+            inputs: vec![Input::Identity(0), Input::Identity(1)],
+            scripts: vec![
+                Script { sends: vec![2], ..Script::default() },
+                Script::default(),
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 2,
+            budget: Budget { crashes: 1, ..Budget::default() },
+            sweep: Sweep::Absent,
+            ..Self::of(
+                "e",
+                "messages known by their ids, one of which sends a message with a token",
+                &["A", "B"],
+            )
+        }
+    }
+
+    /// Replicas that lag behind.
+    fn sessions() -> Self {
+        Self {
+            inputs: vec![Input::Token(0)],
+            scripts: vec![
+                Script { sends: vec![1], ..Script::default() },
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 2,
+            budget: Budget { stale_reads: 1, crashes: 1, ..Budget::default() },
+            consistency: Consistency::Session,
+            ..Self::of("f", "replicas that lag behind, unless a session mark is presented", &["A", "B"])
+        }
+    }
+
+    /// A handler that calls another system and sends a message that follows the call up.
+    fn calls() -> Self {
+        Self {
+            inputs: vec![Input::Token(0)],
+            scripts: vec![
+                Script { blob: Blob::Called, sends: vec![1], ..Script::default() },
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 1,
+            budget: Budget { time_outs: 1, conflicts: Some(1), ..Budget::default() },
+            ..Self::of(
+                "h",
+                "a call to another system: prepared, executed after the commit, followed up, deleted",
+                &["A", "B"],
+            )
+        }
+    }
+
+    /// A limit of deliveries, so that messages are dead-lettered after their commit, and replayed.
+    fn poison() -> Self {
+        Self {
+            inputs: vec![Input::Token(0), Input::Token(1)],
+            scripts: vec![
+                Script { sends: vec![2], ..Script::default() },
+                Script { poison: Poison::Poisonous, ..Script::default() },
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 1,
+            budget: Budget { failed_calls: 2, crashes: 1, ..Budget::default() },
+            deliveries_max: Some(1),
+            ..Self::of(
+                "poison",
+                "a limit of deliveries: messages are dead-lettered, before and after their commit",
+                &["A", "B"],
+            )
+        }
+    }
+
+    /// Bursts of messages that are folded into one commit.
+    fn fold() -> Self {
+        Self {
+            workers: vec![1, 1],
+            inputs: vec![Input::Token(0), Input::Token(1)],
+            scripts: vec![
+                Script { sends_external: 1, ..Script::default() },
+                Script { sends_external: 1, ..Script::default() },
+            ],
+            copies: 2,
+            fold_max: 2,
+            memory: ConsumedTokens::Remembered,
+            budget: Budget { crashes: 1, handler_failures: 1, ..Budget::default() },
+            ..Self::of("fold", "two messages and their copies, folded into one commit", &["P"])
+        }
+    }
+
+    /// A side effect of a message without a token: only the control record tells whose commit it was.
+    fn blob_by_id() -> Self {
+        Self {
+            inputs: vec![Input::Identity(0)],
+            // A second copy would hide that the first was taken for done.
+            copies: 1,
+            budget: Budget { lost_answers: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() },
+            name: "blob-by-id",
+            about: "a blob as side effect of a message known by its id, and commits whose answer is lost",
+            ..Self::side_effects()
+        }
+    }
+
+    /// Bursts that do not fit into one commit.
+    fn tight() -> Self {
+        Self {
+            // The control record, one item and one outbox entry.
+            limits: StoreLimits { transaction_items_max: 3, ..StoreLimits::UNLIMITED },
+            name: "tight",
+            about: "two messages and their copies, of which the store's limits let one into a commit",
+            ..Self::fold()
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The wires between the processes and what they call: every call takes a seeded time before its effect and again before its
+//! answer, so that calls overtake each other; it is taken down in the run's trace, and some fail. An upload whose last byte was sent
+//! takes effect whatever becomes of whoever sent it.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::quality::FixedState;
+use tokio::sync::oneshot;
+use tollgate_proto::blobs::{collect, whole};
+use tollgate_proto::control_record::RegistrationState;
+use tollgate_proto::{
+    BlobError, BlobStream, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery,
+    EffectName, EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage,
+    SessionMark, Settlement, Store, StoreError, StoreWrapper, TokenRef, codec,
+};
+
+use super::faults::{FaultTally, Faults};
+
+/// How long a call takes that takes very long: longer than the broker's patience.
+const SPIKE_MAX: Duration = Duration::from_secs(20);
+
+/// What all wires of a run share: the dice, the trace and the tally.
+pub(super) struct Wires {
+    faults: Faults,
+    state: Mutex<WireState>,
+    began: tokio::time::Instant,
+}
+
+struct WireState {
+    random: fastrand::Rng,
+    trace: foldhash::quality::FoldHasher<'static>,
+    tally: FaultTally,
+    blobs: BlobBook,
+    panic: Option<String>,
+}
+
+/// What was seen of blobs and of the attempts that registered them.
+#[derive(Default)]
+struct BlobBook {
+    made: BTreeSet<EffectName>,
+    deleted: BTreeSet<EffectName>,
+    /// Of attempts that have lost.
+    condemned: BTreeSet<EffectName>,
+}
+
+impl Wires {
+    pub(super) fn new(faults: Faults, seed: u64, began: tokio::time::Instant) -> Arc<Self> {
+        let state = WireState {
+            random: fastrand::Rng::with_seed(seed),
+            trace: FixedState::with_seed(0).build_hasher(),
+            tally: FaultTally::default(),
+            blobs: BlobBook::default(),
+            panic: None,
+        };
+        Arc::new(Self { faults, state: Mutex::new(state), began })
+    }
+
+    /// Something to be counted.
+    pub(super) fn count(&self, what: impl FnOnce(&mut FaultTally)) {
+        what(&mut self.lock().tally);
+    }
+
+    pub(super) fn tally(&self) -> FaultTally {
+        let state = self.lock();
+        let of_losers = state.blobs.made.intersection(&state.blobs.condemned).count();
+        FaultTally { blobs_of_losers: of_losers as u64, ..state.tally }
+    }
+
+    /// Something of a process has panicked, which nobody else would hear of.
+    pub(super) fn panicked(&self, text: String) {
+        self.lock().panic.get_or_insert(text);
+    }
+
+    /// The first panic.
+    pub(super) fn panic(&self) -> Option<String> {
+        self.lock().panic.clone()
+    }
+
+    /// A random duration, at most so long.
+    pub(super) fn random_duration(&self, max: Duration) -> Duration {
+        micros(&mut self.lock().random, max)
+    }
+
+    /// A blob is there now.
+    fn blob_made(&self, name: &EffectName, maker: Maker) {
+        let mut state = self.lock();
+        state.tally.blobs_made += 1;
+        state.tally.uploads_of_the_gone += u64::from(maker == Maker::Gone);
+        state.tally.blobs_made_after_their_clean_up += u64::from(state.blobs.deleted.contains(name));
+        state.blobs.made.insert(name.clone());
+    }
+
+    /// A control record was written, in which it can be seen which attempts have lost.
+    fn note_condemned(&self, control: &Bytes) {
+        let Ok(control) = codec::decode_control(control) else { return };
+        let lost = control.registrations.into_iter().filter(|r| r.state == RegistrationState::Condemned);
+        self.lock().blobs.condemned.extend(lost.map(|registration| registration.name));
+    }
+
+    pub(super) fn trace(&self) -> u64 {
+        self.lock().trace.finish()
+    }
+
+    /// Throws the dice of this run.
+    pub(super) fn unlucky(&self, rate: f64) -> bool {
+        let rate = if self.faults.failing_calls > 0.0 { rate } else { 0.0 };
+        rate > 0.0 && self.lock().random.f64() < rate
+    }
+
+    /// Takes something down in the trace.
+    pub(super) fn note(&self, what: &str, about: &impl Hash) {
+        let now = self.began.elapsed();
+        let mut state = self.lock();
+        (what, now).hash(&mut state.trace);
+        about.hash(&mut state.trace);
+    }
+
+    fn fails(&self) -> bool {
+        self.unlucky(self.faults.failing_calls)
+    }
+
+    async fn wait(&self) {
+        let wait = {
+            let mut state = self.lock();
+            let rate = self.faults.latency_spikes;
+            if rate > 0.0 && state.random.f64() < rate {
+                state.tally.latency_spikes += 1;
+                micros(&mut state.random, SPIKE_MAX)
+            } else {
+                micros(&mut state.random, self.faults.latency_max)
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+
+    /// A call: what it waits for before, its effect, and what its answer waits for.
+    async fn call<T>(&self, what: &'static str, about: impl Hash, effect: impl Future<Output = T>) -> T {
+        self.note(what, &about);
+        self.wait().await;
+        let answer = effect.await;
+        self.wait().await;
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WireState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever has sent an upload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    Waiting,
+    /// It has died, or has stopped waiting.
+    Gone,
+}
+
+fn micros(random: &mut fastrand::Rng, max: Duration) -> Duration {
+    Duration::from_micros(random.u64(0..=u64::try_from(max.as_micros()).unwrap_or(u64::MAX)))
+}
+
+/// A store at the end of a wire.
+pub(super) struct WiredStore {
+    pub(super) inner: Arc<dyn Store>,
+    pub(super) wires: Arc<Wires>,
+}
+
+impl StoreWrapper for WiredStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
+    }
+
+    fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
+        Box::pin(async move { self.wires.call("load", requests.clone(), self.inner.load(requests)).await })
+    }
+
+    fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
+        Box::pin(async move { self.wires.call("read", reads.clone(), self.inner.read_entries(reads)).await })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
+        Box::pin(async move {
+            let answer = self.wires.call("commit", commit.clone(), self.inner.commit(commit.clone())).await;
+            if matches!(answer, Ok(CommitOutcome::Committed { .. })) {
+                self.wires.note_condemned(&commit.control);
+            }
+            answer
+        })
+    }
+
+    fn delete_entries(
+        &self,
+        tokens: Vec<TokenRef>,
+    ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
+        Box::pin(
+            async move { self.wires.call("delete", tokens.clone(), self.inner.delete_entries(tokens)).await },
+        )
+    }
+
+    fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        Box::pin(async move { self.wires.call("scan", limit, self.inner.scan(cursor, limit)).await })
+    }
+}
+
+/// A broker at the end of a wire.
+pub(super) struct WiredBroker {
+    pub(super) inner: Arc<dyn Broker>,
+    pub(super) wires: Arc<Wires>,
+}
+
+impl Broker for WiredBroker {
+    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        Box::pin(async move { self.wires.call("send", messages.clone(), self.inner.send(messages)).await })
+    }
+
+    fn receive(
+        &self,
+        endpoint: &EndpointName,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
+        let endpoint = endpoint.clone();
+        Box::pin(async move {
+            // Waiting for messages is not a call that takes time by itself: only what it brings is under way.
+            let received = self.inner.receive(&endpoint, max).await;
+            if self.wires.fails() {
+                // What it brought comes again when the broker's patience has ended.
+                self.wires.count(|tally| tally.receives_failed += 1);
+                let reason = "the connection broke".to_owned();
+                return Err(BrokerError::Unavailable { endpoint, reason });
+            }
+            self.wires.note("receive", &received.as_ref().map_or(0, Vec::len));
+            self.wires.wait().await;
+            received
+        })
+    }
+
+    fn settle(
+        &self,
+        endpoint: &EndpointName,
+        settlements: Vec<Settlement>,
+    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        let endpoint = endpoint.clone();
+        Box::pin(async move {
+            self.wires.call("settle", settlements.clone(), self.inner.settle(&endpoint, settlements)).await
+        })
+    }
+}
+
+/// Blob storage at the end of a wire, which fails like the others.
+pub(super) struct WiredBlobs {
+    pub(super) inner: Arc<dyn Blobs>,
+    pub(super) wires: Arc<Wires>,
+}
+
+impl WiredBlobs {
+    async fn try_to<T>(
+        &self,
+        name: EffectName,
+        call: impl Future<Output = Result<T, BlobError>>,
+    ) -> Result<T, BlobError> {
+        if self.wires.fails() {
+            self.wires.count(|tally| tally.blobs_failed_before += 1);
+            return Err(unavailable(name));
+        }
+        let answer = call.await;
+        if self.wires.fails() {
+            self.wires.count(|tally| tally.blobs_failed_after += 1);
+            return Err(unavailable(name));
+        }
+        answer
+    }
+
+    /// An upload whose content was sent as a whole: on its way to the storage.
+    async fn upload(&self, name: EffectName, content: Bytes) -> Result<(), BlobError> {
+        let (inner, wires) = (Arc::clone(&self.inner), Arc::clone(&self.wires));
+        let (answering, answer) = oneshot::channel();
+        let sent = name.clone();
+        // Not a task of the process: it goes on when the process has died.
+        tokio::spawn(async move {
+            wires.note("put", &sent.as_str());
+            wires.wait().await;
+            let maker = if answering.is_closed() { Maker::Gone } else { Maker::Waiting };
+            let answer = inner.put(&sent, whole(content)).await;
+            wires.blob_made(&sent, maker);
+            wires.wait().await;
+            drop(answering.send(answer));
+        });
+        answer.await.unwrap_or_else(|_| Err(unavailable(name)))
+    }
+}
+
+impl Blobs for WiredBlobs {
+    fn put(&self, name: &EffectName, content: BlobStream) -> BoxFuture<'_, Result<(), BlobError>> {
+        let name = name.clone();
+        Box::pin(async move {
+            let content = collect(&name, content, usize::MAX).await?;
+            self.try_to(name.clone(), self.upload(name, content)).await
+        })
+    }
+
+    fn get(&self, name: &EffectName) -> BoxFuture<'_, Result<Option<BlobStream>, BlobError>> {
+        let name = name.clone();
+        Box::pin(async move {
+            let call = self.wires.call("get", name.as_str(), self.inner.get(&name));
+            self.try_to(name.clone(), call).await
+        })
+    }
+
+    fn delete(&self, name: &EffectName) -> BoxFuture<'_, Result<(), BlobError>> {
+        let name = name.clone();
+        Box::pin(async move {
+            let call = self.wires.call("remove", name.as_str(), async {
+                let answer = self.inner.delete(&name).await;
+                self.wires.lock().blobs.deleted.insert(name.clone());
+                answer
+            });
+            self.try_to(name.clone(), call).await
+        })
+    }
+
+    fn list(&self, prefix: &str) -> BoxFuture<'_, Result<Vec<EffectName>, BlobError>> {
+        self.inner.list(prefix)
+    }
+}
+
+fn unavailable(name: EffectName) -> BlobError {
+    BlobError::Unavailable { name, reason: "the connection broke".to_owned() }
+}
