@@ -1,14 +1,14 @@
-//! What can go wrong with the brokers of this crate outside a call of the `Broker` trait: opening, compacting and
-//! closing the recovery log. Calls of the trait answer `tollgate_proto::BrokerError`.
+//! Errors of opening, compacting and closing the recovery log. Calls of the `Broker` trait answer
+//! `tollgate_proto::BrokerError`.
 
 use std::path::PathBuf;
 #[cfg(feature = "durable")]
 use std::sync::Arc;
 
-/// Why a broker could not be opened, compacted or closed.
+/// The reason why a recovery log could not be opened, compacted or closed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum BrokersError {
+pub enum RecoveryLogError {
     /// Another broker, of this process or another one, has the directory open.
     #[error(
         "the broker's directory {} is in use by another broker: close that one, or give this one a directory of its own",
@@ -42,23 +42,6 @@ pub enum BrokersError {
         directory: PathBuf,
         /// Which record, and what is wrong with it.
         what: String,
-    },
-    /// What a builder was told makes no sense.
-    #[error("{reason}; correct the settings of the broker")]
-    Settings {
-        /// What is wrong.
-        reason: String,
-    },
-    /// A server can't be connected to, and never will be in this way.
-    #[cfg(feature = "nats")]
-    #[error(
-        "the broker at {address} can't be used: {reason}; look at the address and at who one claims to be"
-    )]
-    Connection {
-        /// Where it was looked for.
-        address: String,
-        /// What was wrong.
-        reason: String,
     },
     /// The recovery log's writer has stopped.
     #[error("the recovery log in {} is closed", .directory.display())]

@@ -21,7 +21,7 @@ use messages::QueueLimits;
 use messages::{Arrival, LogNumber};
 use queue::{Journal, Queue};
 
-use crate::error::BrokersError;
+use crate::error::RecoveryLogError;
 #[cfg(feature = "durable")]
 use crate::log::{Append, Log};
 
@@ -128,7 +128,7 @@ impl InProcessBroker {
     /// # Errors
     /// The log could not be written; what was confirmed is safe all the same.
     #[cfg_attr(not(feature = "durable"), expect(clippy::unused_async, reason = "only a log makes it wait"))]
-    pub async fn close(&self) -> Result<(), BrokersError> {
+    pub async fn close(&self) -> Result<(), RecoveryLogError> {
         self.close_queues();
         #[cfg(feature = "durable")]
         if let Some(log) = &self.log {
@@ -203,7 +203,7 @@ impl InProcessBroker {
     ///
     /// # Errors
     /// The log could not be rewritten; the old one is still in use.
-    pub async fn compact(&self) -> Result<(), BrokersError> {
+    pub async fn compact(&self) -> Result<(), RecoveryLogError> {
         match &self.log {
             Some(log) => log.compact().await,
             None => Ok(()),

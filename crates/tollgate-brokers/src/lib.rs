@@ -1,6 +1,8 @@
-//! Brokers. [`InProcessBroker`] needs no server, and is fast in memory or durable in a directory; NATS, Amazon SQS, RabbitMQ
-//! and Kafka are features of their own. A broker carries envelopes as bytes: nothing that looks into one may enter this crate, and no
-//! store may either. `ChaosBroker` in `tollgate-testkit` makes any of them misbehave.
+//! The in-process broker: [`InProcessBroker`] needs no server, and is fast in memory or durable in a directory.
+//!
+//! Brokers on a network are crates of their own: `tollgate-nats`, `tollgate-sqs`, `tollgate-rabbitmq` and `tollgate-kafka`. A broker
+//! carries envelopes as bytes: nothing that looks into one may enter this crate, and no store may either. `ChaosBroker` in
+//! `tollgate-testkit` makes any broker misbehave.
 //!
 //! Metrics, by endpoint where that makes sense, with the recorder that is installed when an endpoint is first used:
 //! `tollgate_broker_sent_total`, `_delivered_total`, `_acknowledged_total`, `_retried_total`, `_dead_lettered_total`,
@@ -37,36 +39,12 @@
 //! # }
 //! ```
 
-#[cfg(feature = "network")]
-mod counters;
 mod error;
 pub mod in_process;
-#[cfg(any(feature = "nats", feature = "sqs"))]
-mod inbox;
-#[cfg(feature = "kafka")]
-pub mod kafka;
 #[cfg(feature = "durable")]
 mod log;
-#[cfg(feature = "nats")]
-pub mod nats;
-#[cfg(any(feature = "kafka", feature = "nats", feature = "sqs"))]
-mod queue_name;
-#[cfg(feature = "rabbitmq")]
-pub mod rabbitmq;
-#[cfg(feature = "sqs")]
-pub mod sqs;
 
-pub use error::BrokersError;
+pub use error::RecoveryLogError;
 #[cfg(feature = "durable")]
 pub use in_process::DurableBuilder;
 pub use in_process::{DeadLetter, Depth, InProcessBroker, InProcessBuilder};
-#[cfg(any(feature = "nats", feature = "sqs"))]
-pub use inbox::Held;
-#[cfg(feature = "kafka")]
-pub use kafka::{KafkaBroker, KafkaBuilder};
-#[cfg(feature = "nats")]
-pub use nats::{NatsBroker, NatsBuilder};
-#[cfg(feature = "rabbitmq")]
-pub use rabbitmq::{RabbitMqBroker, RabbitMqBuilder};
-#[cfg(feature = "sqs")]
-pub use sqs::{SqsBroker, SqsBuilder};

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::error::BrokersError;
+use crate::error::RecoveryLogError;
 use crate::in_process::queue::Journal;
 use database::{Contents, LogDatabase};
 pub(crate) use writer::Append;
@@ -36,7 +36,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// Opens the log in a directory and answers what it held.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Contents), BrokersError> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Contents), RecoveryLogError> {
         let (database, contents) = LogDatabase::open(path)?;
         Ok((Self::start(path, database, None)?, contents))
     }
@@ -44,14 +44,14 @@ impl Log {
     fn start(
         path: &Path,
         database: LogDatabase,
-        failure: Option<BrokersError>,
-    ) -> Result<Self, BrokersError> {
+        failure: Option<RecoveryLogError>,
+    ) -> Result<Self, RecoveryLogError> {
         let desk = Arc::new(Desk::default());
         let writer = Writer::new(Arc::clone(&desk), database, failure);
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())
             .spawn(move || writer.run())
-            .map_err(|error| BrokersError::Files { path: path.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| RecoveryLogError::Files { path: path.to_owned(), reason: error.to_string() })?;
         Ok(Self {
             path: path.to_owned(),
             desk,
@@ -84,18 +84,18 @@ impl Log {
     }
 
     /// Rewrites the log with what it still needs.
-    pub(crate) async fn compact(&self) -> Result<(), BrokersError> {
+    pub(crate) async fn compact(&self) -> Result<(), RecoveryLogError> {
         let (waiter, outcome) = oneshot::channel();
         self.desk.leave_compaction(waiter);
-        outcome.await.unwrap_or_else(|_| Err(BrokersError::Closed { directory: self.path.clone() }))
+        outcome.await.unwrap_or_else(|_| Err(RecoveryLogError::Closed { directory: self.path.clone() }))
     }
 
     /// Writes what is left and frees the directory. Closing twice is closing once.
-    pub(crate) async fn close(&self) -> Result<(), BrokersError> {
+    pub(crate) async fn close(&self) -> Result<(), RecoveryLogError> {
         let (waiter, outcome) = oneshot::channel();
         self.desk.leave_closing(Some(waiter));
         let outcome =
-            outcome.await.unwrap_or_else(|_| Err(BrokersError::Closed { directory: self.path.clone() }));
+            outcome.await.unwrap_or_else(|_| Err(RecoveryLogError::Closed { directory: self.path.clone() }));
         self.join();
         outcome
     }
@@ -145,7 +145,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (database, _) = LogDatabase::open(directory.path()).unwrap();
         let cause = Arc::new(fjall::Error::Poisoned);
-        let failure = Some(BrokersError::Log { directory: directory.path().to_owned(), cause });
+        let failure = Some(RecoveryLogError::Log { directory: directory.path().to_owned(), cause });
         let log = Log::start(directory.path(), database, failure).unwrap();
         let queue = queue(&log);
         for _ in 0..3 {
@@ -154,8 +154,8 @@ mod tests {
             assert!(error.contains("Poisoned"), "{error}");
         }
         assert_eq!(queue.depth().total(), 0);
-        assert!(matches!(log.compact().await, Err(BrokersError::Log { .. })));
-        assert!(matches!(log.close().await, Err(BrokersError::Log { .. })));
+        assert!(matches!(log.compact().await, Err(RecoveryLogError::Log { .. })));
+        assert!(matches!(log.close().await, Err(RecoveryLogError::Log { .. })));
     }
 
     #[tokio::test]

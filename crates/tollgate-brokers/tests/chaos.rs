@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
-mod story;
-
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use story::{
-    acknowledge, message, numbered, orders, receive, send, send_until_confirmed, settle, take, texts,
-};
 use tollgate_brokers::{Depth, InProcessBroker};
 use tollgate_proto::{Broker, BrokerError, Verdict};
+use tollgate_testkit::broker_story::{
+    acknowledge, message, numbered, orders, receive, send, send_until_confirmed, settle, take, texts,
+};
 use tollgate_testkit::{ChaosBroker, ChaosBuilder, ChaosCounts};
 
 const TIMEOUT: Duration = Duration::from_secs(30);

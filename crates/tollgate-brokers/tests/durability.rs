@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
-mod story;
-
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -13,9 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use story::{acknowledge, message, numbered, orders, receive, send, settle, take, texts};
-use tollgate_brokers::{BrokersError, Depth, InProcessBroker};
+use tollgate_brokers::{Depth, InProcessBroker, RecoveryLogError};
 use tollgate_proto::{Broker, BrokerError, Verdict};
+use tollgate_testkit::broker_story::{
+    acknowledge, message, numbered, orders, receive, send, settle, take, texts,
+};
 
 /// Long enough that nothing times out while a test runs.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -159,13 +159,16 @@ async fn a_second_opener_gets_a_clear_error_until_the_first_has_closed() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path());
     let error = InProcessBroker::builder().durable(directory.path()).open().unwrap_err();
-    assert!(matches!(&error, BrokersError::InUse { directory: said } if said == directory.path()), "{error}");
+    assert!(
+        matches!(&error, RecoveryLogError::InUse { directory: said } if said == directory.path()),
+        "{error}"
+    );
     assert!(error.to_string().contains("in use by another broker"), "{error}");
     first.close().await.unwrap();
     // The first one is closed and still there.
     open(directory.path());
     assert!(matches!(first.send(vec![message("late")]).await[..], [Err(BrokerError::Closed { .. })]));
-    assert!(matches!(first.compact().await, Err(BrokersError::Closed { .. })));
+    assert!(matches!(first.compact().await, Err(RecoveryLogError::Closed { .. })));
 }
 
 #[tokio::test]

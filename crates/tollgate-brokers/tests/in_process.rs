@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
-mod story;
-
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use story::{acknowledge, message, numbered, orders, receive, send, settle, take};
 use tollgate_brokers::{Depth, InProcessBroker};
 use tollgate_proto::{Broker, BrokerError, Receipt, Settlement, Verdict};
+use tollgate_testkit::broker_story::{acknowledge, message, numbered, orders, receive, send, settle, take};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

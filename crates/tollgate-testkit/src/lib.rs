@@ -4,6 +4,7 @@
 
 pub mod blob_conformance;
 pub mod broker_conformance;
+pub mod broker_story;
 pub mod chaos_broker;
 pub mod counting_store;
 pub mod faulty_store;

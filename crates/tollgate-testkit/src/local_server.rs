@@ -78,6 +78,33 @@ impl LocalServer {
         child.kill().and_then(|()| child.wait()).expect("one's own child can be killed");
     }
 
+    /// Stops it without a word, as a machine that hangs: connections stay open, and nothing is answered. It ends when it is killed.
+    ///
+    /// # Panics
+    /// If it is not running, or the system refuses.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a server that was frozen go on.
+    ///
+    /// # Panics
+    /// As [`Self::freeze`].
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.child.as_ref().expect("it is running").id().to_string();
+        let sent = Command::new("kill").args([signal, &process]).status().expect("`kill` can be run");
+        assert!(sent.success(), "kill {signal} {process}: {sent}");
+    }
+
+    /// A file of its data.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.directory.path().join("data").join(path)
+    }
+
     /// Starts it again, on the same port and data. Blocks until it answers.
     ///
     /// # Panics

@@ -19,9 +19,9 @@ use tollgate::proto::{
     BoxFuture, BrokerError, Delivery, EndpointName, LoadRequest, OutgoingMessage, Settlement, StoreAlias,
 };
 use tollgate::{Broker, Edge, Endpoint, Gate, HandlerError, Message, Statistics, Store, Tx};
-use tollgate_brokers::nats::Provisioning;
-use tollgate_brokers::{NatsBroker, RabbitMqBroker};
 use tollgate_embedded::MemoryStore;
+use tollgate_nats::{NatsBroker, Provisioning};
+use tollgate_rabbitmq::RabbitMqBroker;
 use tollgate_testkit::{CountingStore, FaultRates, FaultyStore, LocalServer};
 
 const MESSAGES: usize = 20_000;

@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::time::Instant;
 use tollgate::proto::{EndpointName, StoreAlias};
 use tollgate::{Backoff, Blobs, Broker, Gate, GateBuilder, Store};
-use tollgate_brokers::{BrokersError, InProcessBroker};
+use tollgate_brokers::{InProcessBroker, RecoveryLogError};
 use tollgate_embedded::{DirectoryBlobs, EmbeddedError, EmbeddedStore};
 use tollgate_testkit::{ChaosBroker, ChaosCounts};
 
@@ -82,7 +82,7 @@ impl House {
             let queues = InProcessBroker::builder().visibility_timeout(VISIBILITY_TIMEOUT);
             queues.durable(data.join("broker")).open()
         };
-        let queues = released(queues, |error| matches!(error, BrokersError::InUse { .. })).await?;
+        let queues = released(queues, |error| matches!(error, RecoveryLogError::InUse { .. })).await?;
         let blobs = DirectoryBlobs::open(data.join("blobs"))?;
         let queues = Arc::new(queues);
         let chaos = ChaosBroker::builder(Arc::clone(&queues) as Arc<dyn Broker>)

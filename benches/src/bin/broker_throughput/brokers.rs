@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tollgate::Broker;
 use tollgate::proto::EndpointName;
-use tollgate_brokers::kafka::TopicsMade;
-use tollgate_brokers::{KafkaBroker, NatsBroker, RabbitMqBroker, SqsBroker};
+use tollgate_kafka::{KafkaBroker, TopicsMade};
+use tollgate_nats::NatsBroker;
+use tollgate_rabbitmq::RabbitMqBroker;
+use tollgate_sqs::SqsBroker;
 use tollgate_testkit::LocalServer;
 
 use crate::Failure;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::messages::{CAPACITY_MAX, QueueLimits};
 use super::{InProcessBroker, Life, Queues};
 #[cfg(feature = "durable")]
-use crate::error::BrokersError;
+use crate::error::RecoveryLogError;
 #[cfg(feature = "durable")]
 use crate::log::Log;
 
@@ -99,15 +99,16 @@ impl DurableBuilder {
     /// is read.
     ///
     /// # Errors
-    /// [`BrokersError::InUse`] if another broker has the directory open; others if it can't be read.
-    pub fn open(self) -> Result<InProcessBroker, BrokersError> {
+    /// [`RecoveryLogError::InUse`] if another broker has the directory open; others if it can't be read.
+    pub fn open(self) -> Result<InProcessBroker, RecoveryLogError> {
         let (log, recovered) = Log::open(&self.directory)?;
         tracing::info!(directory = %self.directory.display(), messages = recovered.len(), "the broker is open");
         let mut broker = self.in_memory.build();
         broker.log = Some(log);
-        broker
-            .restore(recovered)
-            .map_err(|error| BrokersError::Damaged { directory: self.directory, what: error.to_string() })?;
+        broker.restore(recovered).map_err(|error| RecoveryLogError::Damaged {
+            directory: self.directory,
+            what: error.to_string(),
+        })?;
         Ok(broker)
     }
 }

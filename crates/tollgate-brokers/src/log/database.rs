@@ -12,7 +12,7 @@ use tollgate_proto::EndpointName;
 
 use super::directory::{Directory, Generation};
 use super::record::{self, MessageRecord};
-use crate::error::BrokersError;
+use crate::error::RecoveryLogError;
 use crate::in_process::Recovered;
 use crate::in_process::messages::{Arrival, Change, LogNumber};
 
@@ -89,7 +89,7 @@ pub(crate) type Contents = Vec<(EndpointName, Recovered)>;
 
 impl LogDatabase {
     /// Opens the log in a directory, or makes one.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Contents), BrokersError> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Contents), RecoveryLogError> {
         let directory = Directory::lock(path)?;
         let generation = directory.current()?;
         directory.delete_all_but(generation)?;
@@ -111,7 +111,7 @@ impl LogDatabase {
     }
 
     /// Counts the opening, if the one before ended without having brought its records up to date.
-    fn begin_opening(&mut self) -> Result<(), BrokersError> {
+    fn begin_opening(&mut self) -> Result<(), RecoveryLogError> {
         let fault = fault(self.directory.path());
         let stored = self.tables.meta.get(OPENING).map_err(&fault)?;
         let end = self.tables.meta.get(END).map_err(&fault)?;
@@ -128,13 +128,13 @@ impl LogDatabase {
     }
 
     /// Notes how the log ends, or would end if the process ended now. Synced, with all that was written before.
-    pub(crate) fn write_meta(&self, end: End) -> Result<(), BrokersError> {
+    pub(crate) fn write_meta(&self, end: End) -> Result<(), RecoveryLogError> {
         let mut batch = self.tables.database.batch().durability(Some(PersistMode::SyncAll));
         self.tables.put_meta(&mut batch, self.opening, end);
         batch.commit().map_err(fault(self.directory.path()))
     }
 
-    fn read(&mut self) -> Result<Contents, BrokersError> {
+    fn read(&mut self) -> Result<Contents, RecoveryLogError> {
         let fault = fault(self.directory.path());
         let now_ms = unix_ms();
         let mut contents = Vec::new();
@@ -180,7 +180,7 @@ impl LogDatabase {
         &mut self,
         messages: impl Iterator<Item = NewMessage>,
         changes: impl Iterator<Item = &'a (EndpointName, Change)>,
-    ) -> Result<Vec<LogNumber>, BrokersError> {
+    ) -> Result<Vec<LogNumber>, RecoveryLogError> {
         let mut batch = self.tables.database.batch();
         let mut numbers = Vec::with_capacity(messages.size_hint().0);
         let now_ms = unix_ms();
@@ -247,7 +247,7 @@ impl LogDatabase {
 
     /// Writes what still counts into a new generation, makes that the current one, and deletes the old one. Until then a
     /// crash or an error leaves the old one in use.
-    pub(crate) fn rewrite(&mut self) -> Result<(), BrokersError> {
+    pub(crate) fn rewrite(&mut self) -> Result<(), RecoveryLogError> {
         let fault = fault(self.directory.path());
         let generation = self.generation.next();
         // What a failed rewriting may have left.
@@ -320,16 +320,16 @@ impl Written {
 }
 
 /// An error of the database, with the directory it happened in.
-fn fault(directory: &Path) -> impl Fn(fjall::Error) -> BrokersError + use<> {
+fn fault(directory: &Path) -> impl Fn(fjall::Error) -> RecoveryLogError + use<> {
     let directory = directory.to_owned();
     move |error| match error {
-        fjall::Error::Locked => BrokersError::InUse { directory: directory.clone() },
-        error => BrokersError::Log { directory: directory.clone(), cause: Arc::new(error) },
+        fjall::Error::Locked => RecoveryLogError::InUse { directory: directory.clone() },
+        error => RecoveryLogError::Log { directory: directory.clone(), cause: Arc::new(error) },
     }
 }
 
-fn damaged(directory: &Path, what: &str) -> BrokersError {
-    BrokersError::Damaged { directory: directory.to_owned(), what: what.to_owned() }
+fn damaged(directory: &Path, what: &str) -> RecoveryLogError {
+    RecoveryLogError::Damaged { directory: directory.to_owned(), what: what.to_owned() }
 }
 
 /// The only reading of the wall clock: delays have to outlive the process, and no other clock does. It decides when a

@@ -11,7 +11,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::BrokersError;
+use crate::error::RecoveryLogError;
 
 const LOCK: &str = "lock";
 const CURRENT: &str = "current";
@@ -38,7 +38,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     /// Makes the directory if it is not there, and locks it.
-    pub(crate) fn lock(path: &Path) -> Result<Self, BrokersError> {
+    pub(crate) fn lock(path: &Path) -> Result<Self, RecoveryLogError> {
         fs::create_dir_all(path).map_err(|error| failed(path, &error))?;
         let lock_path = path.join(LOCK);
         let lock = File::options()
@@ -49,7 +49,7 @@ impl Directory {
             .map_err(|error| failed(&lock_path, &error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(BrokersError::InUse { directory: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => Err(RecoveryLogError::InUse { directory: path.to_owned() }),
             Err(TryLockError::Error(error)) => Err(failed(&lock_path, &error)),
         }
     }
@@ -64,10 +64,10 @@ impl Directory {
     }
 
     /// The generation that counts. In a new directory that is the first, which is not there yet.
-    pub(crate) fn current(&self) -> Result<Generation, BrokersError> {
+    pub(crate) fn current(&self) -> Result<Generation, RecoveryLogError> {
         let path = self.path.join(CURRENT);
         match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map(Generation).map_err(|_| BrokersError::Damaged {
+            Ok(text) => text.trim().parse().map(Generation).map_err(|_| RecoveryLogError::Damaged {
                 directory: self.path.clone(),
                 what: format!("the file `{CURRENT}` says {text:?} and should say a number"),
             }),
@@ -77,7 +77,7 @@ impl Directory {
     }
 
     /// Makes a complete generation the one that counts, all at once.
-    pub(crate) fn make_current(&self, generation: Generation) -> Result<(), BrokersError> {
+    pub(crate) fn make_current(&self, generation: Generation) -> Result<(), RecoveryLogError> {
         let (new, path) = (self.path.join(CURRENT_IN_THE_MAKING), self.path.join(CURRENT));
         // The generation's own entry in this directory has to be on disk before anything names it.
         self.sync()?;
@@ -91,14 +91,14 @@ impl Directory {
         self.sync()
     }
 
-    fn sync(&self) -> Result<(), BrokersError> {
+    fn sync(&self) -> Result<(), RecoveryLogError> {
         File::open(&self.path)
             .and_then(|directory| directory.sync_all())
             .map_err(|error| failed(&self.path, &error))
     }
 
     /// Deletes every generation but one: those before it, and one that was being made when the process ended.
-    pub(crate) fn delete_all_but(&self, generation: Generation) -> Result<(), BrokersError> {
+    pub(crate) fn delete_all_but(&self, generation: Generation) -> Result<(), RecoveryLogError> {
         let kept = self.of(generation);
         for entry in fs::read_dir(&self.path).map_err(|error| failed(&self.path, &error))? {
             let path = entry.map_err(|error| failed(&self.path, &error))?.path();
@@ -114,6 +114,6 @@ impl Directory {
     }
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> BrokersError {
-    BrokersError::Files { path: path.to_owned(), reason: error.to_string() }
+fn failed(path: &Path, error: &std::io::Error) -> RecoveryLogError {
+    RecoveryLogError::Files { path: path.to_owned(), reason: error.to_string() }
 }

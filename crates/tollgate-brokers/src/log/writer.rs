@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tollgate_proto::EndpointName;
 
 use super::database::{End, LogDatabase, NewMessage};
-use crate::error::BrokersError;
+use crate::error::RecoveryLogError;
 use crate::in_process::messages::{Arrival, Change, LogNumber};
 use crate::in_process::queue::{Journal, Queue};
 
@@ -40,7 +40,7 @@ pub(super) struct Group {
 }
 
 /// Where somebody waits for the end of a compaction or of the log.
-pub(super) type Waiter = oneshot::Sender<Result<(), BrokersError>>;
+pub(super) type Waiter = oneshot::Sender<Result<(), RecoveryLogError>>;
 
 /// Where work is left for the writer.
 #[derive(Default)]
@@ -179,14 +179,14 @@ pub(super) struct Writer {
     database: LogDatabase,
     /// Why nothing is written any more: the database refuses everything after a write or a sync has failed, because
     /// nobody can know what of it is on disk.
-    failure: Option<BrokersError>,
+    failure: Option<RecoveryLogError>,
     /// Together they tell how many messages share a sync.
     syncs: Counter,
     synced_messages: Counter,
 }
 
 impl Writer {
-    pub(super) fn new(desk: Arc<Desk>, database: LogDatabase, failure: Option<BrokersError>) -> Self {
+    pub(super) fn new(desk: Arc<Desk>, database: LogDatabase, failure: Option<RecoveryLogError>) -> Self {
         let syncs = metrics::counter!("tollgate_broker_log_syncs_total");
         let synced_messages = metrics::counter!("tollgate_broker_log_messages_total");
         Self { desk, database, failure, syncs, synced_messages }
@@ -245,7 +245,7 @@ impl Writer {
         }
     }
 
-    fn rewrite(&mut self) -> Result<(), BrokersError> {
+    fn rewrite(&mut self) -> Result<(), RecoveryLogError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -255,7 +255,7 @@ impl Writer {
     }
 
     /// Leaves the log small and up to date.
-    fn end(self) -> Result<(), BrokersError> {
+    fn end(self) -> Result<(), RecoveryLogError> {
         let Self { mut database, failure, .. } = self;
         if let Some(failure) = failure {
             return Err(failure);
@@ -280,7 +280,7 @@ fn confirm(groups: Vec<Group>, numbers: Vec<LogNumber>) {
     }
 }
 
-fn refuse(groups: Vec<Group>, failure: &BrokersError) {
+fn refuse(groups: Vec<Group>, failure: &RecoveryLogError) {
     for group in groups {
         for append in &group.appends {
             append.queue.release();
@@ -289,7 +289,7 @@ fn refuse(groups: Vec<Group>, failure: &BrokersError) {
     }
 }
 
-fn answer(waiters: Vec<Waiter>, outcome: &Result<(), BrokersError>) {
+fn answer(waiters: Vec<Waiter>, outcome: &Result<(), RecoveryLogError>) {
     for waiter in waiters {
         // A caller that has gone does not want to know.
         let _ = waiter.send(outcome.clone());
@@ -300,7 +300,7 @@ fn answer(waiters: Vec<Waiter>, outcome: &Result<(), BrokersError>) {
 struct ClearDesk(Arc<Desk>);
 
 impl ClearDesk {
-    fn answer_closings(&self, outcome: &Result<(), BrokersError>) {
+    fn answer_closings(&self, outcome: &Result<(), RecoveryLogError>) {
         let mut work = self.0.lock();
         work.stage = Stage::Closed;
         answer(mem::take(&mut work.closings), outcome);

@@ -4,8 +4,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_brokers::KafkaBroker;
-use tollgate_brokers::kafka::TopicsMade;
+use tollgate_kafka::{KafkaBroker, TopicsMade};
 
 use super::OutsideBroker;
 use crate::error::DemoError;

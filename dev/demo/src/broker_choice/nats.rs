@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_brokers::NatsBroker;
-use tollgate_brokers::nats::{Deduplication, Provisioning};
+use tollgate_nats::{Deduplication, NatsBroker, Provisioning};
 
 use super::OutsideBroker;
 use crate::error::DemoError;

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_brokers::RabbitMqBroker;
-use tollgate_brokers::rabbitmq::Queues;
+use tollgate_rabbitmq::{Queues, RabbitMqBroker};
 
 use super::OutsideBroker;
 use crate::error::DemoError;

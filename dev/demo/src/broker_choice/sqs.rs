@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_brokers::SqsBroker;
-use tollgate_brokers::sqs::Provisioning;
+use tollgate_sqs::{Provisioning, SqsBroker};
 
 use super::OutsideBroker;
 use crate::queues::{HOLD_MAX, VISIBILITY_TIMEOUT};

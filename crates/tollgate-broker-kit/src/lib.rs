@@ -1,0 +1,15 @@
+//! Shared parts of Tollgate's broker adapters. For authors of adapters: `tollgate-nats`, `tollgate-sqs`, `tollgate-rabbitmq` and
+//! `tollgate-kafka` are built on it.
+//!
+//! [`Inbox`] keeps what a process has fetched and not settled; an adapter brings a [`Fetcher`] and a [`Keeper`] that speak its
+//! protocol. [`EndpointCounters`] are the metrics that all adapters count under the same names, [`queue_name`] makes legal names
+//! of queues from names of endpoints.
+
+mod counters;
+mod error;
+mod inbox;
+pub mod queue_name;
+
+pub use counters::EndpointCounters;
+pub use error::{BrokerSetupError, without_password};
+pub use inbox::{Arrival, Fetcher, Held, Inbox, InboxSettings, Keeper, Order};

@@ -1,0 +1,153 @@
+//! A message as SQS carries it, and back: the envelope in the body, in base64, so that a queue can be looked at with anybody's tools and
+//! read by any consumer of SQS; the rest as attributes.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::types::{
+    Message, MessageAttributeValue, MessageSystemAttributeName, SendMessageBatchRequestEntry,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use tollgate_proto::{BrokerError, EndpointName, OutgoingMessage};
+
+use super::batches::BYTES_MAX;
+use super::builder::QueueKind;
+use super::failure::misconfigured;
+use super::receiving::Handle;
+use tollgate_broker_kit::Arrival;
+
+/// How the body is to be read. A message without it is of a producer that knows nothing of Tollgate: its body is taken as it is.
+const ENCODING: &str = "tollgate-encoding";
+
+/// Its only value.
+const BASE64: &str = "base64";
+
+/// Our id of the message.
+const MESSAGE_ID: &str = "tollgate-message-id";
+
+/// Why a message was put aside.
+const REASON: &str = "tollgate-dead-letter-reason";
+
+/// How often it had been delivered by then.
+const DELIVERIES: &str = "tollgate-deliveries";
+
+/// Longest delay of a message: a limit of SQS.
+const DELAY_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Most bytes of a reason.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// Attributes of a message that SQS allows are ten; so many are for trace context.
+const TRACE_HEADERS_MAX: usize = 6;
+
+/// The entry of a message, and its size.
+pub(super) fn entry(
+    message: &OutgoingMessage,
+    kind: QueueKind,
+) -> Result<(SendMessageBatchRequestEntry, usize), BrokerError> {
+    let endpoint = &message.endpoint;
+    let id = message.message_id.to_string();
+    let mut attributes = vec![(ENCODING, BASE64.to_owned()), (MESSAGE_ID, id.clone())];
+    let headers = message.headers.iter().take(TRACE_HEADERS_MAX);
+    attributes.extend(headers.map(|(name, value)| (name.as_str(), value.clone())));
+    let mut entry = SendMessageBatchRequestEntry::builder().id("0");
+    match kind {
+        QueueKind::Standard => {
+            let delay = message.delay.min(DELAY_MAX);
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            if seconds > 0 {
+                entry = entry.delay_seconds(i32::try_from(seconds).unwrap_or(i32::MAX));
+            }
+        }
+        // A FIFO queue has one delay for all its messages: ours is left out.
+        QueueKind::Fifo => {
+            entry = entry.message_group_id(group(message.partition.as_str())).message_deduplication_id(&id);
+        }
+    }
+    finish(endpoint, entry, STANDARD.encode(&message.envelope), &attributes)
+}
+
+/// The entry of a dead letter, and its size.
+pub(super) fn dead_letter(
+    endpoint: &EndpointName,
+    arrival: Arrival<Handle>,
+    reason: &str,
+    kind: QueueKind,
+) -> Result<(SendMessageBatchRequestEntry, usize), BrokerError> {
+    let Arrival { handle, envelope, delivery_count } = arrival;
+    let mut reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+    reason.truncate(end.unwrap_or(0));
+    if reason.is_empty() {
+        "no reason was given".clone_into(&mut reason);
+    }
+    let mut attributes = vec![
+        (ENCODING, BASE64.to_owned()),
+        (MESSAGE_ID, handle.message_id.clone()),
+        (REASON, reason),
+        (DELIVERIES, delivery_count.to_string()),
+    ];
+    attributes.extend(handle.headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    let mut entry = SendMessageBatchRequestEntry::builder().id("0");
+    if kind == QueueKind::Fifo {
+        entry = entry.message_group_id(&handle.message_id).message_deduplication_id(&handle.message_id);
+    }
+    finish(endpoint, entry, STANDARD.encode(&envelope), &attributes)
+}
+
+fn finish(
+    endpoint: &EndpointName,
+    mut entry: aws_sdk_sqs::types::builders::SendMessageBatchRequestEntryBuilder,
+    body: String,
+    attributes: &[(&str, String)],
+) -> Result<(SendMessageBatchRequestEntry, usize), BrokerError> {
+    let of_builder = |error: aws_sdk_sqs::error::BuildError| misconfigured(endpoint, error.to_string());
+    let mut size = body.len();
+    for (name, value) in attributes {
+        if value.is_empty() {
+            continue;
+        }
+        size += name.len() + value.len() + "String".len();
+        let value = MessageAttributeValue::builder().data_type("String").string_value(value);
+        entry = entry.message_attributes(*name, value.build().map_err(of_builder)?);
+    }
+    if size > BYTES_MAX {
+        let reason = format!(
+            "a message of {size} bytes is too large for SQS ({BYTES_MAX}): send large bodies as blobs"
+        );
+        return Err(misconfigured(endpoint, reason));
+    }
+    Ok((entry.message_body(body).build().map_err(of_builder)?, size))
+}
+
+/// The group of a partition: SQS allows 128 letters, digits and signs.
+fn group(partition: &str) -> String {
+    blake3::hash(partition.as_bytes()).to_hex().to_string()
+}
+
+/// A message that has come. `None`: it has no receipt, which SQS never leaves out.
+pub(super) fn arrival(message: Message) -> Option<Arrival<Handle>> {
+    let receipt = message.receipt_handle?;
+    let text = |name: &str| {
+        let attributes = message.message_attributes.as_ref()?;
+        attributes.get(name)?.string_value.clone()
+    };
+    let body = message.body.unwrap_or_default();
+    let encoded = text(ENCODING).is_some_and(|encoding| encoding == BASE64);
+    let decoded = if encoded { STANDARD.decode(&body).ok() } else { None };
+    // What is not what it says it is goes to the endpoint as it is, which dead-letters it with its own words.
+    let envelope = decoded.map_or_else(|| Bytes::from(body), Bytes::from);
+    let count = message.attributes.as_ref();
+    let count = count.and_then(|known| known.get(&MessageSystemAttributeName::ApproximateReceiveCount));
+    let message_id = text(MESSAGE_ID).or_else(|| message.message_id.clone()).unwrap_or_default();
+    let is_ours = |name: &str| name.starts_with("tollgate-");
+    let headers = message.message_attributes.iter().flatten().filter(|(name, _)| !is_ours(name));
+    let headers = headers.filter_map(|(name, value)| Some((name.clone(), value.string_value.clone()?)));
+    let headers: Vec<(String, String)> = headers.take(TRACE_HEADERS_MAX).collect();
+    Some(Arrival {
+        handle: Handle { receipt, message_id, headers },
+        envelope,
+        delivery_count: count.and_then(|count| count.parse().ok()).unwrap_or(1),
+    })
+}
