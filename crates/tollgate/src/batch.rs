@@ -33,6 +33,8 @@ pub(crate) struct Batch {
     pub(crate) wake_ups: Vec<Option<Version>>,
     /// What is said for messages that have to be put back.
     pub(crate) setback: Setback,
+    /// Slots whose handlers ran into their time limit.
+    pub(crate) timed_out: Vec<usize>,
 }
 
 impl Batch {
@@ -47,6 +49,7 @@ impl Batch {
             needs_fresh_view: false,
             wake_ups: Vec::new(),
             setback: Setback::NONE,
+            timed_out: Vec::new(),
         };
         for job in &jobs {
             match job {

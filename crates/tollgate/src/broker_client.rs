@@ -10,6 +10,7 @@ use tollgate_proto::{
 };
 
 use crate::coalescer::Coalescer;
+use crate::limited::{caught, within};
 use crate::runtime::Tasks;
 use crate::statistics::Counters;
 use crate::trouble::Trouble;
@@ -25,6 +26,9 @@ pub(crate) struct BrokerClient {
     sends: Coalescer<OutgoingMessage, Result<(), BrokerError>>,
     /// By the endpoint's place among the gate's.
     settlements: Vec<Coalescer<Settlement, Result<(), BrokerError>>>,
+    tasks: Tasks,
+    /// The longest that one call may take, except a wait for messages.
+    limit: Duration,
 }
 
 impl BrokerClient {
@@ -33,13 +37,19 @@ impl BrokerClient {
         endpoints: impl Iterator<Item = &'a EndpointName>,
         tasks: &Tasks,
         counters: Arc<Counters>,
+        limit: Duration,
     ) -> Self {
         let trouble = Arc::new(Trouble::none());
         let (sending, noted, clock) = (Arc::clone(broker), Arc::clone(&trouble), tasks.clone());
-        let sends = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |messages| {
+        let sends = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |messages: Vec<OutgoingMessage>| {
             let (broker, trouble, clock) = (Arc::clone(&sending), Arc::clone(&noted), clock.clone());
             Box::pin(async move {
-                let answers = broker.send(messages).await;
+                let endpoints: Vec<EndpointName> =
+                    messages.iter().map(|message| message.endpoint.clone()).collect();
+                let sent = within(clock.runtime(), limit, async { broker.send(messages).await }).await;
+                let answers = sent.unwrap_or_else(|why| {
+                    endpoints.into_iter().map(|endpoint| Err(unknown(endpoint, &why))).collect()
+                });
                 // That one queue is full says nothing of the others, and least of all that it should not be emptied.
                 let gone =
                     answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| is_gone(error));
@@ -52,11 +62,15 @@ impl BrokerClient {
         });
         let settlements = endpoints
             .map(|endpoint| {
-                let (settling, name) = (Arc::clone(broker), endpoint.clone());
-                Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |settlements| {
-                    let (broker, endpoint) = (Arc::clone(&settling), name.clone());
+                let (settling, name, clock) = (Arc::clone(broker), endpoint.clone(), tasks.clone());
+                Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |settlements: Vec<Settlement>| {
+                    let (broker, endpoint, clock) = (Arc::clone(&settling), name.clone(), clock.clone());
                     Box::pin(async move {
-                        let answers = broker.settle(&endpoint, settlements).await;
+                        let count = settlements.len();
+                        let settling = async { broker.settle(&endpoint, settlements).await };
+                        let answers = within(clock.runtime(), limit, settling).await.unwrap_or_else(|why| {
+                            (0..count).map(|_| Err(unknown(endpoint.clone(), &why))).collect()
+                        });
                         let failed = answers.iter().filter(|answer| answer.is_err()).count();
                         if failed > 0 {
                             tracing::warn!(%endpoint, failed, "deliveries could not be settled and will come again");
@@ -66,7 +80,8 @@ impl BrokerClient {
                 })
             })
             .collect();
-        Self { broker: Arc::clone(broker), counters, trouble, sends, settlements }
+        let (broker, tasks) = (Arc::clone(broker), tasks.clone());
+        Self { broker, counters, trouble, sends, settlements, tasks, limit }
     }
 
     /// Whether it takes messages just now.
@@ -79,7 +94,9 @@ impl BrokerClient {
         endpoint: &EndpointName,
         max: usize,
     ) -> Result<Vec<Delivery>, BrokerError> {
-        let received = self.broker.receive(endpoint, max).await;
+        // It waits for messages, as long as the broker chooses; a consumer that closes drops it.
+        let received = caught(async { self.broker.receive(endpoint, max).await }).await;
+        let received = received.unwrap_or_else(|why| Err(unknown(endpoint.clone(), &why)));
         if received.is_ok() {
             self.trouble.succeeded(&"the broker");
         }
@@ -87,14 +104,15 @@ impl BrokerClient {
     }
 
     pub(crate) async fn verify(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
-        self.broker.verify(endpoint).await
+        let verified = within(self.tasks.runtime(), self.limit, async { self.broker.verify(endpoint).await });
+        verified.await.unwrap_or_else(|why| Err(unknown(endpoint.clone(), &why)))
     }
 
     /// Sends an envelope that need not arrive before a while.
     pub(crate) async fn publish_later(&self, envelope: Envelope, delay: Duration) -> Result<(), BrokerError> {
         let endpoint = envelope.to.endpoint.clone();
         let mut answers = self.send(vec![outgoing(envelope, delay)]).await;
-        answers.pop().unwrap_or_else(|| Err(unknown(endpoint, "the broker gave no answer")))
+        answers.pop().unwrap_or_else(|| Err(unknown(endpoint, &"the broker gave no answer")))
     }
 
     /// Sends envelopes; one answer each.
@@ -106,7 +124,7 @@ impl BrokerClient {
         let Some(first) = messages.first().map(|message| message.endpoint.clone()) else { return Vec::new() };
         let count = messages.len();
         let Some(answers) = self.sends.ask(messages).await else {
-            return vec![Err(unknown(first, "the engine's runtime is shutting down")); count];
+            return vec![Err(unknown(first, &"the engine's runtime is shutting down")); count];
         };
         self.counters.published.add(answers.iter().filter(|answer| answer.is_ok()).count());
         answers
@@ -123,8 +141,8 @@ const fn is_gone(error: &BrokerError) -> bool {
     matches!(error, BrokerError::Unavailable { .. })
 }
 
-fn unknown(endpoint: EndpointName, reason: &str) -> BrokerError {
-    BrokerError::Unavailable { endpoint, reason: reason.to_owned() }
+fn unknown(endpoint: EndpointName, reason: &impl std::fmt::Display) -> BrokerError {
+    BrokerError::Unavailable { endpoint, reason: reason.to_string() }
 }
 
 fn outgoing(envelope: Envelope, delay: Duration) -> OutgoingMessage {

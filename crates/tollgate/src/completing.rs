@@ -8,6 +8,7 @@ use tollgate_proto::{BrokerError, EntryRead, SessionMark, StoreError, TokenRef};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey};
+use crate::limited::{NoAnswer, caught};
 use crate::side_effects::GivenUp;
 use crate::store_client::StoreClient;
 use crate::trouble::Setback;
@@ -20,6 +21,16 @@ pub(crate) struct Tail {
 }
 
 impl Engine {
+    /// [`Engine::finish`] as a task of its own. A panic takes only the messages along that wait for this completion: they are
+    /// delivered again.
+    pub(crate) async fn finish_apart(&self, key: &LaneKey, tail: Tail) {
+        if let Err(NoAnswer::Panicked(panic)) = caught(self.finish(key, tail)).await {
+            self.counters.panics.add(1);
+            tracing::error!(partition = %key.partition, panic, "a completion has panicked");
+            self.cache.forget(key);
+        }
+    }
+
     /// Steps 7 to 10, outside the partition's lane.
     pub(crate) async fn finish(&self, key: &LaneKey, tail: Tail) {
         let Tail { completion, mut jobs } = tail;

@@ -8,14 +8,15 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_proto::{
-    Content, Delivery, Destination, Envelope, InvalidName, MessageId, MessageType, PartitionKey, Verdict,
-    codec,
+    Content, Delivery, Destination, EndpointName, Envelope, InvalidName, MessageId, MessageType,
+    PartitionKey, Verdict, codec,
 };
 
 use crate::backoff::Backoff;
 use crate::engine::Engine;
 use crate::handler::{CheckedEndpoint, Foreign};
 use crate::lanes::{AnswerTo, Job, LaneKey, MessageJob};
+use crate::limited::guarded;
 
 /// Most messages taken from the broker at a time.
 const RECEIVE_MAX: usize = 128;
@@ -86,19 +87,38 @@ async fn room(window: &Arc<Semaphore>, concurrency: usize) -> Option<OwnedSemaph
     Some(permits)
 }
 
-/// What a broker message says: an envelope, or what the endpoint makes of a foreign one.
-pub(crate) fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, String> {
+/// A broker message that could not be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) reason: String,
+    /// Whether another process, or a later release of this one, may be able to read it.
+    pub(crate) is_retryable: bool,
+}
+
+impl Unreadable {
+    pub(crate) fn for_good(reason: String) -> Self {
+        Self { reason, is_retryable: false }
+    }
+}
+
+/// Reads a broker message: an envelope, or what the endpoint makes of a foreign one.
+pub(crate) fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, Unreadable> {
     let error = match codec::decode_envelope(bytes) {
         Ok(envelope) => return Ok(envelope),
         Err(error) => error,
     };
     let Some(foreign) = &endpoint.foreign else {
-        return Err(format!("the broker message is not an envelope: {error}"));
+        return Err(Unreadable::for_good(format!("the broker message is not an envelope: {error}")));
     };
-    let Foreign { id, partition, message_type, body } = foreign(bytes).map_err(|reason| {
-        format!("the broker message is neither an envelope ({error}) nor known: {reason}")
+    let read = guarded(|| foreign(bytes)).map_err(|panicked| Unreadable {
+        reason: format!("the endpoint's reader of foreign messages failed: {panicked}"),
+        is_retryable: true,
     })?;
-    let of_names = |error: InvalidName| format!("the foreign message {id}: {error}");
+    let Foreign { id, partition, message_type, body } = read.map_err(|reason| {
+        let reason = format!("the broker message is neither an envelope ({error}) nor known: {reason}");
+        Unreadable::for_good(reason)
+    })?;
+    let of_names = |error: InvalidName| Unreadable::for_good(format!("the foreign message {id}: {error}"));
     Ok(Envelope {
         message_id: MessageId::from_name(endpoint.name.as_str(), &id),
         to: Destination {
@@ -111,11 +131,29 @@ pub(crate) fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope
     })
 }
 
+/// The verdict on a message that could not be read: put back while that may help, up to the limit of deliveries.
+fn unreadable_verdict(
+    engine: &Engine,
+    endpoint: &EndpointName,
+    Unreadable { reason, is_retryable }: Unreadable,
+    delivery_count: u32,
+) -> Verdict {
+    if is_retryable && delivery_count < engine.settings.deliveries_max {
+        engine.counters.retries.add(1);
+        tracing::warn!(%endpoint, delivery_count, reason, "unreadable broker message put back");
+        let after = engine.settings.redelivery.after(delivery_count, engine.tasks.runtime());
+        return Verdict::Retry { after };
+    }
+    engine.counters.dead_letters.add(1);
+    tracing::warn!(%endpoint, delivery_count, reason, "unreadable broker message dead-lettered");
+    Verdict::DeadLetter { reason }
+}
+
 /// Takes a message in: what needs no processing is answered at once, the rest goes to its partition's lane.
 pub(crate) fn admit(
     engine: &Arc<Engine>,
     endpoint: usize,
-    read: Result<Envelope, String>,
+    read: Result<Envelope, Unreadable>,
     delivery_count: u32,
     answer_to: AnswerTo,
     permit: OwnedSemaphorePermit,
@@ -123,10 +161,9 @@ pub(crate) fn admit(
     let checked = &engine.endpoints[endpoint];
     let envelope = match read {
         Ok(envelope) => envelope,
-        Err(reason) => {
-            engine.counters.dead_letters.add(1);
-            tracing::warn!(endpoint = %checked.name, %reason, "a broker message is not an envelope: dead-lettered");
-            return engine.answer(endpoint, answer_to, Verdict::DeadLetter { reason });
+        Err(unreadable) => {
+            let verdict = unreadable_verdict(engine, &checked.name, unreadable, delivery_count);
+            return engine.answer(endpoint, answer_to, verdict);
         }
     };
     if envelope.to.endpoint != checked.name {

@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::blob_reference::BlobReference;
 use crate::engine::{Engine, expiry};
 use crate::error::{HandlerError, TollgateError};
+use crate::inside::{Inside, run_inside};
 use crate::lanes::{Job, LaneKey, RequestHandler, RequestJob, RequestOutcome};
 use crate::transaction::Tx;
 
@@ -30,19 +31,21 @@ const EXECUTIONS_MAX: u32 = 6;
 pub struct Edge {
     engine: Arc<Engine>,
     endpoint: EndpointName,
+    /// The endpoint's place among the gate's.
+    place: usize,
     store: usize,
 }
 
 impl Edge {
     pub(crate) fn new(engine: Arc<Engine>, endpoint: &str) -> Result<Self, TollgateError> {
         let endpoint = EndpointName::new(endpoint)?;
-        let checked = engine.endpoints.iter().find(|checked| checked.name == endpoint).ok_or_else(|| {
+        let place = engine.endpoints.iter().position(|checked| checked.name == endpoint).ok_or_else(|| {
             TollgateError::Configuration(format!(
                 "an edge needs an endpoint that receives its wake-ups, and the gate has no endpoint {endpoint}"
             ))
         })?;
-        let store = checked.store;
-        Ok(Self { engine, endpoint, store })
+        let store = engine.endpoints[place].store;
+        Ok(Self { engine, endpoint, place, store })
     }
 
     /// The endpoint in whose name requests are executed.
@@ -57,8 +60,9 @@ impl Edge {
     /// The handler may run more than once, but commits at most once.
     ///
     /// # Errors
-    /// [`TollgateError::RequestFailed`] if it could not be executed now; [`TollgateError::RequestRefused`] if it never
-    /// will be; [`TollgateError::Closed`] if the gate takes no more.
+    /// [`TollgateError::RequestFailed`] or [`TollgateError::TimedOut`] if it could not be executed now;
+    /// [`TollgateError::RequestRefused`] if it never will be; [`TollgateError::WaitsForItself`] if a handler asks its own partition;
+    /// [`TollgateError::Closed`] if the gate takes no more.
     pub async fn execute<R, H, F>(
         &self,
         partition: &str,
@@ -182,8 +186,10 @@ impl Edge {
             return Err(TollgateError::Closed);
         }
         let (reply, outcome) = oneshot::channel();
+        // A handler that waits for the work still holds its partition.
+        let work = run_inside(Inside::current(), work);
         self.engine.tasks.spawn(async move {
-            // Nobody may be there any more who wants to know.
+            // The caller may have gone away.
             let _ = reply.send(work.await);
         });
         outcome.await.map_err(|_| TollgateError::Closed)
@@ -226,17 +232,23 @@ impl Edge {
         run: RequestHandler,
     ) -> Result<Answer, TollgateError> {
         let key = LaneKey { store: self.store, partition: PartitionKey::new(partition)? };
+        let caller = Inside::current();
+        if caller.as_ref().is_some_and(|inside| inside.holds(self.engine.process, &key)) {
+            return Err(TollgateError::WaitsForItself { partition: key.partition });
+        }
         let mut failures = 0;
         loop {
             if self.engine.tasks.is_ending() {
                 return Err(TollgateError::Closed);
             }
             let (reply, outcome) = oneshot::channel();
-            let job = RequestJob { request: request.clone(), run: Arc::clone(&run), reply };
+            let (request, run, caller) = (request.clone(), Arc::clone(&run), caller.clone());
+            let job = RequestJob { request, endpoint: self.place, caller, run, reply };
             self.engine.submit(key.clone(), Job::Request(job));
             match outcome.await.map_err(|_| TollgateError::Closed)? {
                 RequestOutcome::Answered(answer) => return Ok(answer),
                 RequestOutcome::Refused { reason } => return Err(TollgateError::RequestRefused { reason }),
+                RequestOutcome::TimedOut { reason } => return Err(TollgateError::TimedOut { reason }),
                 RequestOutcome::Failed { reason } => {
                     failures += 1;
                     if failures >= EXECUTIONS_MAX {

@@ -12,7 +12,7 @@ use tollgate_proto::control_record::PENDING_MAX;
 use tollgate_proto::marks::Marks;
 use tollgate_proto::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
 use tollgate_proto::{
-    AttemptId, Body, BoxFuture, BrokerError, Commit, CommitOutcome, Envelope, Incarnation, Placement,
+    AttemptId, Body, BrokerError, Commit, CommitOutcome, Envelope, Incarnation, MessageType, Placement,
     StoreError, Verdict,
 };
 use tracing::Instrument;
@@ -24,7 +24,9 @@ use crate::completing::{Tail, failed_in_passing};
 use crate::edge::Answer;
 use crate::error::HandlerError;
 use crate::handler::CheckedEndpoint;
-use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, RequestOutcome};
+use crate::inside::{Inside, run_inside};
+use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, RequestOutcome, RunId};
+use crate::limited::{NoAnswer, caught, panic_text, within};
 use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
 use crate::runtime::Tasks;
@@ -77,26 +79,26 @@ impl Engine {
 
     /// Gives a job to its partition's lane.
     pub(crate) fn submit(self: &Arc<Self>, key: LaneKey, job: Job) {
-        if self.lanes.push(&key, job) == Admission::StartLane {
+        if let Admission::StartLane(run_id) = self.lanes.push(&key, job) {
             let span = tracing::debug_span!(parent: None, "partition", partition = %key.partition);
             let run = Arc::clone(self).run_lane(key.clone()).instrument(span);
             let engine = Arc::clone(self);
             // Combined and not awaited by another future: that would copy this large one whenever a lane starts.
             self.tasks.spawn(AssertUnwindSafe(run).catch_unwind().map(move |ended| {
-                if ended.is_err() {
-                    engine.give_up_lane(&key);
+                if let Err(panic) = ended {
+                    engine.give_up_lane(&key, run_id, &panic_text(&*panic));
                 }
             }));
         }
     }
 
-    /// A store, a broker or this engine has panicked; handlers are guarded by themselves. What the lane held is delivered
-    /// again, and what it had committed is found by its markers.
-    fn give_up_lane(&self, key: &LaneKey) {
+    /// The engine itself has panicked; what it calls is guarded at each call. What the lane held is delivered again, and what it had
+    /// committed is found by its markers.
+    fn give_up_lane(&self, key: &LaneKey, run: RunId, panic: &str) {
         self.counters.panics.add(1);
-        tracing::error!(partition = %key.partition, "a lane has panicked and is given up");
+        tracing::error!(partition = %key.partition, panic, "a lane has panicked and is given up");
         self.cache.forget(key);
-        self.lanes.abandon(key);
+        self.lanes.abandon(key, run);
     }
 
     /// Processes what waits for a partition until nothing does.
@@ -118,11 +120,11 @@ impl Engine {
             let next = self.lanes.next_or_release(&key, self.settings.fold_max);
             match (tail, next) {
                 (None, None) => return,
-                (Some(tail), None) => return self.finish(&key, tail).await,
+                (Some(tail), None) => return self.finish_apart(&key, tail).await,
                 (None, Some(next)) => (jobs, marks) = next,
                 (Some(tail), Some(next)) => {
                     let (engine, key) = (Arc::clone(&self), key.clone());
-                    self.tasks.spawn(async move { engine.finish(&key, tail).await });
+                    self.tasks.spawn(async move { engine.finish_apart(&key, tail).await });
                     (jobs, marks) = next;
                 }
             }
@@ -245,36 +247,13 @@ impl Engine {
         // Not of the whole processing: the handlers of a fold run one after the other.
         let deadline_ms = expiry(self.now_ms(), self.settings.attempt_max);
         let tx = Tx::new(Arc::clone(self), key.clone(), handle, carried, deadline_ms);
-        let handler: BoxFuture<'static, Result<(), HandlerError>> = match &batch.jobs[slot] {
-            Some(Job::Message(job)) => {
-                let handlers = &self.endpoints[job.endpoint].handlers;
-                let message_type = &job.envelope.message_type;
-                if let Some(checked) = handlers.get(message_type) {
-                    checked.handler.handle(tx.clone(), &body)
-                } else {
-                    let reason =
-                        format!("endpoint {} has no handler for message type {message_type}", input.endpoint);
-                    std::future::ready(Err(HandlerError::Permanent { reason })).boxed()
-                }
-            }
-            Some(Job::Request(job)) => {
-                let (run, tx) = (Arc::clone(&job.run), tx.clone());
-                Box::pin(async move {
-                    let answer = run(tx.clone()).await?;
-                    Ok(tx.answer(answer)?)
-                })
-            }
-            Some(Job::Visit(_)) | None => unreachable!("the machine handles only messages and requests"),
-        };
-        let span = tracing::debug_span!("handle", message = %input.message_id, endpoint = %input.endpoint);
-        let result = AssertUnwindSafe(handler.instrument(span)).catch_unwind().await.unwrap_or_else(|_| {
-            self.counters.panics.add(1);
-            tracing::error!(partition = %key.partition, message = %input.message_id, "a handler has panicked");
-            Err(HandlerError::retry("the handler panicked"))
-        });
+        let result = self.run_handler(key, slot, &tx, &body, batch).await;
         // Bodies that are too large are moved only when the handler has nothing more to send.
         let result = match result {
-            Ok(()) => tx.store_large_bodies().await.map_err(HandlerError::from),
+            Ok(()) => match caught(tx.store_large_bodies()).await {
+                Ok(stored) => stored.map_err(HandlerError::from),
+                Err(panicked) => Err(HandlerError::retry(format!("storing a large body: {panicked}"))),
+            },
             failed => failed,
         };
         batch.setback.leave_alone(tx.left_alone());
@@ -294,6 +273,65 @@ impl Engine {
         }
     }
 
+    /// Runs what the user wrote, within its time limit. Everything of the user's is called in here, where a panic is caught.
+    async fn run_handler(
+        &self,
+        key: &LaneKey,
+        slot: usize,
+        tx: &Tx,
+        body: &Bytes,
+        batch: &mut Batch,
+    ) -> Result<(), HandlerError> {
+        let input = &tx.shared.input;
+        let (endpoint, outer) = match &batch.jobs[slot] {
+            Some(Job::Message(job)) => (job.endpoint, None),
+            Some(Job::Request(job)) => (job.endpoint, job.caller.clone()),
+            Some(Job::Visit(_)) | None => unreachable!("the machine handles only messages and requests"),
+        };
+        let limit = self.endpoints[endpoint].handler_time_max;
+        let span = tracing::debug_span!("handle", message_id = %input.message_id, endpoint = %input.endpoint);
+        let handler = async {
+            match &batch.jobs[slot] {
+                Some(Job::Message(job)) => {
+                    let message_type = &job.envelope.message_type;
+                    let Some(checked) = self.endpoints[endpoint].handlers.get(message_type) else {
+                        let reason = format!(
+                            "endpoint {} has no handler for message type {message_type}",
+                            input.endpoint
+                        );
+                        return Err(HandlerError::Permanent { reason });
+                    };
+                    checked.handler.handle(tx.clone(), body).await
+                }
+                Some(Job::Request(job)) => Ok(tx.answer((job.run)(tx.clone()).await?)?),
+                Some(Job::Visit(_)) | None => unreachable!("visits have no handler"),
+            }
+        };
+        let inside = Inside { process: self.process, key: key.clone(), outer };
+        let handler = run_inside(Some(Arc::new(inside)), handler.instrument(span));
+        let why = match within(self.tasks.runtime(), limit, handler).await {
+            Ok(result) => return result,
+            Err(why) => why,
+        };
+        let message_type = input.message_type.as_ref().map_or("request", MessageType::as_str);
+        let reason = match why {
+            NoAnswer::Late(_) => {
+                self.counters.handlers_timed_out.add(1);
+                batch.timed_out.push(slot);
+                format!("the handler was dropped at its time limit of {} s", limit.as_secs_f64())
+            }
+            NoAnswer::Panicked(text) => {
+                self.counters.panics.add(1);
+                format!("the handler panicked: {text}")
+            }
+        };
+        tracing::warn!(
+            message_id = %input.message_id, message_type, endpoint = %input.endpoint, partition = %key.partition, reason,
+            "handler ended without a result"
+        );
+        Err(HandlerError::Retry { reason })
+    }
+
     /// Takes down what the machine has decided, and tells everybody who waits for nothing else.
     fn settle(
         &self,
@@ -307,7 +345,7 @@ impl Engine {
             Some(view) => self.cache.put(key, place, view),
             None => self.cache.forget(key),
         }
-        let Batch { mut jobs, responses, setback, .. } = batch;
+        let Batch { mut jobs, responses, setback, timed_out, .. } = batch;
         let waits = |slot| {
             settled
                 .completion
@@ -335,7 +373,12 @@ impl Engine {
                 Job::Message(job) => self.settle_message(job, disposition, setback),
                 Job::Request(job) => {
                     let response = responses.get(&slot).cloned().unwrap_or_default();
-                    let outcome = self.request_outcome(disposition, response);
+                    let outcome = match self.request_outcome(disposition, response) {
+                        RequestOutcome::Failed { reason } if timed_out.contains(&slot) => {
+                            RequestOutcome::TimedOut { reason }
+                        }
+                        outcome => outcome,
+                    };
                     // A caller that has gone away will ask again.
                     let _ = job.reply.send(outcome);
                 }
@@ -406,7 +449,10 @@ impl Engine {
             }
             Disposition::Retry { reason } => {
                 self.counters.retries.add(1);
-                tracing::debug!(message = %envelope.message_id, partition = %envelope.to.partition, %reason, "put back");
+                tracing::debug!(
+                    message_id = %envelope.message_id, message_type = %envelope.message_type, endpoint = %envelope.to.endpoint,
+                    partition = %envelope.to.partition, delivery_count, reason, "message put back"
+                );
                 // Both together, so that those who were sent away at the same time don't come back at the same time.
                 let backoff = self.settings.redelivery.after(delivery_count, self.tasks.runtime());
                 Verdict::Retry { after: setback.left_alone + backoff }
@@ -422,7 +468,10 @@ impl Engine {
 
     fn dead_letter(&self, envelope: &Envelope, reason: String) -> Verdict {
         self.counters.dead_letters.add(1);
-        tracing::warn!(message = %envelope.message_id, partition = %envelope.to.partition, %reason, "dead-lettered");
+        tracing::warn!(
+            message_id = %envelope.message_id, message_type = %envelope.message_type, endpoint = %envelope.to.endpoint,
+            partition = %envelope.to.partition, reason, "message dead-lettered"
+        );
         Verdict::DeadLetter { reason }
     }
 }

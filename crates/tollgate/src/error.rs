@@ -69,6 +69,22 @@ pub enum TollgateError {
         /// Why.
         reason: String,
     },
+    /// The handler of a request ran into its time limit ([`crate::Endpoint::handler_time_max`]). Nothing of that run commits; the
+    /// same call may be made again.
+    #[error("the request could not be executed now: {reason}; try again with the same key")]
+    TimedOut {
+        /// The limit that was hit.
+        reason: String,
+    },
+    /// A handler asked for a request to a partition that it holds itself, directly or through requests that wait for each other.
+    #[error(
+        "a handler of partition {partition} waits for a request to the same partition, which would have to wait for it: do the work \
+         in the handler's own transaction, or send a message"
+    )]
+    WaitsForItself {
+        /// The partition.
+        partition: PartitionKey,
+    },
     /// The gate is closed or closing.
     #[error("the gate is closed")]
     Closed,
@@ -82,13 +98,17 @@ impl TollgateError {
             Self::Broker(error) => error.is_retryable(),
             Self::Blob(error) => error.is_retryable(),
             Self::Effect(error) => error.is_retryable(),
-            Self::Overtaken | Self::PastDeadline { .. } | Self::RequestFailed { .. } => true,
+            Self::Overtaken
+            | Self::PastDeadline { .. }
+            | Self::RequestFailed { .. }
+            | Self::TimedOut { .. } => true,
             Self::Configuration(_)
             | Self::Name(_)
             | Self::Encode { .. }
             | Self::Decode { .. }
             | Self::Ended
             | Self::RequestRefused { .. }
+            | Self::WaitsForItself { .. }
             | Self::Closed => false,
         }
     }

@@ -10,6 +10,7 @@ use tollgate_proto::{Blobs, Broker, BrokerError, EndpointName, OutgoingMessage, 
 
 use crate::backoff::Backoff;
 use crate::broker_client::BrokerClient;
+use crate::call_limits::LimitedStore;
 use crate::consumer;
 use crate::edge::Edge;
 use crate::engine::Engine;
@@ -249,6 +250,34 @@ impl GateBuilder {
         self
     }
 
+    /// The time limit of one call to a store. Default: 30 s.
+    ///
+    /// A call over it counts as failed, a commit as one whose answer was lost. It should be longer than the store's own limits.
+    #[must_use]
+    pub fn store_call_max(mut self, limit: Duration) -> Self {
+        self.settings.calls.store = limit;
+        self
+    }
+
+    /// The time limit of one call to the broker, except the wait for messages. Default: 60 s.
+    ///
+    /// Messages of a send over it count as not sent, and are sent again.
+    #[must_use]
+    pub fn broker_call_max(mut self, limit: Duration) -> Self {
+        self.settings.calls.broker = limit;
+        self
+    }
+
+    /// The time limit of one call to blob storage and of one step of a side effect. Default: 60 s.
+    ///
+    /// Of a download it is the time between two pieces; uploads and preparations end with their attempt
+    /// ([`GateBuilder::attempt_max`]).
+    #[must_use]
+    pub fn effect_call_max(mut self, limit: Duration) -> Self {
+        self.settings.calls.effect = limit;
+        self
+    }
+
     /// How long what an attempt has sent off may be under way when the attempt is over: an upload takes effect although its sender has
     /// died or waits no more. What was not confirmed is deleted once more after that time. Default: 30 s.
     #[must_use]
@@ -290,77 +319,30 @@ impl GateBuilder {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
-        let runtime = self.runtime.map_or_else(default_runtime, Ok)?;
-        let (broker, has_queues): (Arc<dyn Broker>, _) = match (self.broker, self.sender) {
-            (Some(broker), None) => (broker, true),
-            (None, Some(send)) => (Arc::new(SendOnly { send }), false),
-            (None, None) => {
-                let problem = "it has no broker, and no sender for what its handlers send";
-                return Err(TollgateError::Configuration(problem.into()));
-            }
-            (Some(_), Some(_)) => {
-                let problem = "it has a broker and a sender: which of them is to send?";
-                return Err(TollgateError::Configuration(problem.into()));
-            }
-        };
+        let tasks = Tasks::new(self.runtime.map_or_else(default_runtime, Ok)?);
+        let (broker, has_queues) = broker_or_sender(self.broker, self.sender)?;
         if self.stores.is_empty() {
             return Err(TollgateError::Configuration("it has no store".into()));
         }
-        if !(1..=PENDING_MAX).contains(&self.settings.fold_max) {
-            let problem =
-                format!("fold_max is {}, and must be from 1 to {PENDING_MAX}", self.settings.fold_max);
+        let fold_max = self.settings.fold_max;
+        if !(1..=PENDING_MAX).contains(&fold_max) {
+            let problem = format!("fold_max is {fold_max}, and must be from 1 to {PENDING_MAX}");
             return Err(TollgateError::Configuration(problem));
         }
-        let mut aliases = Vec::new();
-        for store in &self.stores {
-            if aliases.contains(store.alias()) {
-                let problem =
-                    format!("two stores have the alias {}: tokens could not tell them apart", store.alias());
-                return Err(TollgateError::Configuration(problem));
-            }
-            aliases.push(store.alias().clone());
-            store.verify().await?;
-        }
-        let mut endpoints: Vec<CheckedEndpoint> = Vec::with_capacity(self.endpoints.len());
-        for endpoint in self.endpoints {
-            let store = match &endpoint.store {
-                None => 0,
-                Some(alias) => aliases.iter().position(|known| known.as_str() == alias).ok_or_else(|| {
-                    TollgateError::Configuration(format!(
-                        "endpoint {} uses store {alias}, which the gate does not have",
-                        endpoint.name
-                    ))
-                })?,
-            };
-            let checked = CheckedEndpoint::check(endpoint, store)?;
-            if endpoints.iter().any(|known| known.name == checked.name) {
-                return Err(TollgateError::Configuration(format!(
-                    "endpoint {} is declared twice",
-                    checked.name
-                )));
-            }
-            endpoints.push(checked);
-        }
+        let calls = self.settings.calls;
+        let stores = verified_stores(self.stores, &tasks, calls.store).await?;
+        let endpoints = check_endpoints(self.endpoints, &stores, has_queues)?;
+        let counters = Arc::new(Counters::new());
+        let names = endpoints.iter().map(|endpoint| &endpoint.name);
+        let broker = BrokerClient::new(&broker, names, &tasks, Arc::clone(&counters), calls.broker);
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.driver == Driver::Gate) {
-            if !has_queues {
-                return Err(TollgateError::Configuration(format!(
-                    "endpoint {} takes its messages from a broker, and the gate has only a sender: give it a broker, or leave the \
-                     loop to the caller (Endpoint::driven)",
-                    endpoint.name
-                )));
-            }
             broker.verify(&endpoint.name).await?;
         }
-        let tasks = Tasks::new(runtime);
-        let counters = Arc::new(Counters::new());
-        let stores = self
-            .stores
+        let effects = SideEffects::new(self.blobs, self.side_effects, &tasks, &counters, calls.effect)?;
+        let stores = stores
             .into_iter()
             .map(|store| StoreClient::new(store, tasks.clone(), Arc::clone(&counters)))
             .collect();
-        let names = endpoints.iter().map(|endpoint| &endpoint.name);
-        let broker = BrokerClient::new(&broker, names, &tasks, Arc::clone(&counters));
-        let effects = SideEffects::new(self.blobs, self.side_effects, &tasks, &counters)?;
         let engine = Arc::new(Engine {
             cache: PartitionCache::new(self.settings.cache_bytes),
             consumed: NegativeCache::new(self.settings.consumed_max),
@@ -386,6 +368,79 @@ impl GateBuilder {
         engine.tasks.spawn(idle_flush::sweep_regularly(Arc::clone(&engine), closing.clone()));
         Ok(Gate { engine, closing })
     }
+}
+
+/// The broker of a gate, and whether it has queues to take messages from.
+fn broker_or_sender(
+    broker: Option<Arc<dyn Broker>>,
+    sender: Option<SendMessages>,
+) -> Result<(Arc<dyn Broker>, bool), TollgateError> {
+    match (broker, sender) {
+        (Some(broker), None) => Ok((broker, true)),
+        (None, Some(send)) => Ok((Arc::new(SendOnly { send }), false)),
+        (None, None) => {
+            let problem = "it has no broker, and no sender for what its handlers send";
+            Err(TollgateError::Configuration(problem.into()))
+        }
+        (Some(_), Some(_)) => {
+            let problem = "it has a broker and a sender: which of them is to send?";
+            Err(TollgateError::Configuration(problem.into()))
+        }
+    }
+}
+
+/// The stores, each of whose calls ends, after they have said that they are as they must be.
+async fn verified_stores(
+    stores: Vec<Arc<dyn Store>>,
+    tasks: &Tasks,
+    limit: Duration,
+) -> Result<Vec<Arc<dyn Store>>, TollgateError> {
+    let mut verified: Vec<Arc<dyn Store>> = Vec::with_capacity(stores.len());
+    for inner in stores {
+        if verified.iter().any(|known| known.alias() == inner.alias()) {
+            let problem =
+                format!("two stores have the alias {}: tokens could not tell them apart", inner.alias());
+            return Err(TollgateError::Configuration(problem));
+        }
+        let store: Arc<dyn Store> = Arc::new(LimitedStore { inner, tasks: tasks.clone(), limit });
+        store.verify().await?;
+        verified.push(store);
+    }
+    Ok(verified)
+}
+
+fn check_endpoints(
+    endpoints: Vec<Endpoint>,
+    stores: &[Arc<dyn Store>],
+    has_queues: bool,
+) -> Result<Vec<CheckedEndpoint>, TollgateError> {
+    let mut checked: Vec<CheckedEndpoint> = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let store = match &endpoint.store {
+            None => 0,
+            Some(alias) => {
+                stores.iter().position(|known| known.alias().as_str() == alias).ok_or_else(|| {
+                    TollgateError::Configuration(format!(
+                        "endpoint {} uses store {alias}, which the gate does not have",
+                        endpoint.name
+                    ))
+                })?
+            }
+        };
+        let endpoint = CheckedEndpoint::check(endpoint, store)?;
+        let name = &endpoint.name;
+        if checked.iter().any(|known| known.name == *name) {
+            return Err(TollgateError::Configuration(format!("endpoint {name} is declared twice")));
+        }
+        if endpoint.driver == Driver::Gate && !has_queues {
+            return Err(TollgateError::Configuration(format!(
+                "endpoint {name} takes its messages from a broker, and the gate has only a sender: give it a broker, or leave the \
+                 loop to the caller (Endpoint::driven)"
+            )));
+        }
+        checked.push(endpoint);
+    }
+    Ok(checked)
 }
 
 #[cfg(feature = "tokio-runtime")]

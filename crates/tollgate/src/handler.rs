@@ -55,6 +55,7 @@ pub struct Endpoint {
     pub(crate) store: Option<String>,
     pub(crate) foreign: Option<ForeignReader>,
     pub(crate) driver: Driver,
+    pub(crate) handler_time_max: Duration,
 }
 
 /// Who delivers an endpoint's messages.
@@ -85,6 +86,9 @@ pub struct Foreign {
 /// Messages of one endpoint in flight at a time, unless it says otherwise.
 pub const CONCURRENCY_DEFAULT: usize = 256;
 
+/// The time after which a handler is dropped, unless its endpoint says otherwise.
+pub const HANDLER_TIME_MAX_DEFAULT: Duration = Duration::from_secs(60);
+
 impl Endpoint {
     /// An endpoint without handlers. It can serve as an edge as it is.
     pub fn new(name: impl Into<String>) -> Self {
@@ -96,6 +100,7 @@ impl Endpoint {
             store: None,
             foreign: None,
             driver: Driver::Gate,
+            handler_time_max: HANDLER_TIME_MAX_DEFAULT,
         }
     }
 
@@ -164,6 +169,17 @@ impl Endpoint {
         self
     }
 
+    /// The time limit of one run of a handler. Default: 60 s.
+    ///
+    /// A handler that is not done by then is dropped, at whatever it awaits, and nothing of it commits: the message is put back,
+    /// which counts as a delivery; a request fails with [`TollgateError::TimedOut`]. Its partition goes on. Code that does not
+    /// await can't be dropped: give it to a thread of its own.
+    #[must_use]
+    pub fn handler_time_max(mut self, limit: Duration) -> Self {
+        self.handler_time_max = limit;
+        self
+    }
+
     /// The alias of the store that holds this endpoint's partitions, where a gate has several. The first otherwise.
     #[must_use]
     pub fn store(mut self, alias: impl Into<String>) -> Self {
@@ -212,6 +228,7 @@ pub(crate) struct CheckedEndpoint {
     pub(crate) finishing: Arc<Semaphore>,
     pub(crate) foreign: Option<ForeignReader>,
     pub(crate) driver: Driver,
+    pub(crate) handler_time_max: Duration,
     /// Index of the store among the gate's.
     pub(crate) store: usize,
 }
@@ -239,9 +256,21 @@ impl CheckedEndpoint {
             }
         }
         let preload = endpoint.preload.iter().map(ItemName::new).collect::<Result<Vec<_>, _>>()?;
-        let Endpoint { concurrency, foreign, driver, .. } = endpoint;
+        let Endpoint { concurrency, foreign, driver, handler_time_max, .. } = endpoint;
+        let concurrency = concurrency.min(Semaphore::MAX_PERMITS);
         let window = Arc::new(Semaphore::new(concurrency));
         let finishing = Arc::new(Semaphore::new(concurrency));
-        Ok(Self { name, handlers, preload, concurrency, window, finishing, foreign, driver, store })
+        Ok(Self {
+            name,
+            handlers,
+            preload,
+            concurrency,
+            window,
+            finishing,
+            foreign,
+            driver,
+            handler_time_max,
+            store,
+        })
     }
 }

@@ -3,6 +3,7 @@
 //! the control record. Nothing here does I/O.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -13,6 +14,7 @@ use tollgate_proto::{BoxFuture, Envelope, PartitionKey, Receipt, Verdict};
 
 use crate::edge::Answer;
 use crate::error::HandlerError;
+use crate::inside::Inside;
 use crate::transaction::Tx;
 
 /// A partition, in which of the gate's stores.
@@ -64,6 +66,10 @@ pub(crate) enum AnswerTo {
 
 pub(crate) struct RequestJob {
     pub(crate) request: Request,
+    /// In whose name, among the gate's endpoints.
+    pub(crate) endpoint: usize,
+    /// The handler that made the request, if one did.
+    pub(crate) caller: Option<Arc<Inside>>,
     pub(crate) run: RequestHandler,
     pub(crate) reply: oneshot::Sender<RequestOutcome>,
 }
@@ -76,6 +82,7 @@ pub(crate) type RequestHandler =
 pub(crate) enum RequestOutcome {
     Answered(Answer),
     Failed { reason: String },
+    TimedOut { reason: String },
     Refused { reason: String },
 }
 
@@ -92,6 +99,7 @@ pub(crate) enum Visit {
 #[derive(Default)]
 pub(crate) struct Lanes {
     lanes: Mutex<HashMap<LaneKey, Lane, RandomState>>,
+    runs: AtomicU64,
 }
 
 #[derive(Default)]
@@ -99,6 +107,8 @@ struct Lane {
     /// Bounded by the windows of the endpoints, and by the number of requests that callers make.
     waiting: VecDeque<Job>,
     state: LaneState,
+    /// The task that runs it, or ran it last.
+    run: RunId,
     marks: Marks,
     /// When marks were added last: whatever the lane does takes them, and brings them back.
     last_used_ms: u64,
@@ -111,10 +121,14 @@ enum LaneState {
     Running,
 }
 
-/// Whether whoever brought a job has to start the lane.
+/// One run of a lane, from its start until nothing waits in it. Only the task that was given it may end the lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RunId(u64);
+
+/// Whether the caller that brought a job has to start the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    StartLane,
+    StartLane(RunId),
     Queued,
 }
 
@@ -131,7 +145,8 @@ impl Lanes {
             LaneState::Running => Admission::Queued,
             LaneState::Idle => {
                 lane.state = LaneState::Running;
-                Admission::StartLane
+                lane.run = RunId(self.runs.fetch_add(1, Ordering::Relaxed) + 1);
+                Admission::StartLane(lane.run)
             }
         }
     }
@@ -193,9 +208,13 @@ impl Lanes {
         self.lock().contains_key(key)
     }
 
-    /// Removes a lane whose processing has panicked, with everything that waits in it: messages come again.
-    pub(crate) fn abandon(&self, key: &LaneKey) {
-        self.lock().remove(key);
+    /// Removes the lane of a run that has panicked, with everything that waits in it: messages come again. A run that has released
+    /// the lane removes nothing: the lane may be another run's by now.
+    pub(crate) fn abandon(&self, key: &LaneKey, run: RunId) {
+        let mut lanes = self.lock();
+        if lanes.get(key).is_some_and(|lane| lane.run == run && lane.state == LaneState::Running) {
+            lanes.remove(key);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane, RandomState>> {

@@ -10,6 +10,7 @@ mod batch;
 pub mod bench_internals;
 mod blob_reference;
 mod broker_client;
+mod call_limits;
 mod coalescer;
 mod completing;
 mod consumer;
@@ -19,7 +20,9 @@ mod error;
 mod gate;
 mod handler;
 mod idle_flush;
+mod inside;
 mod lanes;
+mod limited;
 mod negative_cache;
 mod own_loop;
 mod partition_cache;
@@ -41,7 +44,9 @@ pub use self::blob_reference::{BlobReference, IntoBlob};
 pub use self::edge::{Answer, Edge};
 pub use self::error::{HandlerError, TollgateError};
 pub use self::gate::{Gate, GateBuilder};
-pub use self::handler::{CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Foreign, Message};
+pub use self::handler::{
+    CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Foreign, HANDLER_TIME_MAX_DEFAULT, Message,
+};
 pub use self::own_loop::Received;
 pub use self::runtime::Runtime;
 #[cfg(feature = "tokio-runtime")]

@@ -7,6 +7,7 @@ use tollgate_proto::ScanPrice;
 use tollgate_proto::control_record::PENDING_MAX;
 
 use crate::backoff::Backoff;
+use crate::call_limits::CallLimits;
 
 /// How often stores are swept whose scans cost nothing.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) attempt_max: Duration,
     /// How long what an attempt has sent off may be under way when the attempt is over.
     pub(crate) under_way_max: Duration,
+    /// How long calls to something outside may take.
+    pub(crate) calls: CallLimits,
     /// Bodies of more bytes are moved to blob storage, where there is one.
     pub(crate) inline_bytes_max: usize,
     /// Most bytes of one blob.
@@ -56,6 +59,7 @@ impl Default for Settings {
             attempt_max: Duration::from_secs(60),
             // As long as the clients of blob storage wait for an answer.
             under_way_max: Duration::from_secs(30),
+            calls: CallLimits::default(),
             inline_bytes_max: 256 * 1024,
             blob_bytes_max: 5 << 30,
             body_bytes_max: 64 << 20,

@@ -13,6 +13,7 @@ use tollgate_proto::{AttachedEffect, BlobError, Blobs, EffectError, EffectKind, 
 
 use crate::backoff::Backoff;
 use crate::blob_reference::{BLOB_KIND, BlobReference};
+use crate::call_limits::{LimitedBlobs, LimitedEffect};
 use crate::error::TollgateError;
 use crate::runtime::Tasks;
 use crate::statistics::Counters;
@@ -37,10 +38,15 @@ impl SideEffects {
         kinds: Vec<Arc<dyn SideEffect>>,
         tasks: &Tasks,
         counters: &Arc<Counters>,
+        limit: Duration,
     ) -> Result<Self, TollgateError> {
+        let blobs = blobs
+            .map(|inner| -> Arc<dyn Blobs> { Arc::new(LimitedBlobs { inner, tasks: tasks.clone(), limit }) });
         let mut by_kind: HashMap<EffectKind, Arc<dyn SideEffect>, RandomState> = HashMap::default();
         for effect in kinds {
             let kind = effect.kind().clone();
+            let effect: Arc<dyn SideEffect> =
+                Arc::new(LimitedEffect { inner: effect, tasks: tasks.clone(), limit });
             if kind.as_str() == BLOB_KIND || by_kind.insert(kind.clone(), effect).is_some() {
                 return Err(TollgateError::Configuration(format!(
                     "there are two kinds of side effects with the name {kind}: they could not be told apart"

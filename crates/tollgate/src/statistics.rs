@@ -75,8 +75,10 @@ statistics! {
     requests => "tollgate_requests",
     /// Requests answered again from the stored response.
     replays => "tollgate_replays",
-    /// Handlers that panicked.
+    /// Panics of handlers, foreign readers and completions.
     panics => "tollgate_panics",
+    /// Handlers that were dropped at their time limit.
+    handlers_timed_out => "tollgate_handlers_timed_out",
     /// Calls to stores: loads.
     load_calls => "tollgate_store_load_calls",
     /// Calls to stores: token reads and other reads of outbox entries.

@@ -38,8 +38,9 @@ pub(crate) struct Shared {
     replay: Mutex<Option<Bytes>>,
     /// What the message's side effects have to say, by their kind.
     pub(crate) carried: Vec<(EffectKind, Bytes)>,
-    /// Side effects are registered one after the other: each is a commit on the same control record.
-    pub(crate) effects: tokio::sync::Mutex<Effects>,
+    /// Whose turn it is to register and prepare: one after the other, since each registration is a commit on the same control record.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    effects: Mutex<Effects>,
     pub(crate) deadline_ms: u64,
 }
 
@@ -50,8 +51,23 @@ pub(crate) struct Effects {
     /// Prepared, and not carried by a message yet.
     pub(crate) loose: u32,
     pub(crate) fate: Fate,
-    /// For how long whoever was asked for one of them wants to be left alone.
+    /// The step at which a preparation is, or at which it was dropped.
+    pub(crate) stage: Stage,
+    /// Prepared by a task whose result the handler has not taken yet.
+    pub(crate) unclaimed: u32,
+    /// The time for which the target of one of them asked to be left alone.
     pub(crate) left_alone: Option<Duration>,
+}
+
+/// The step of the one preparation that is under way.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    #[default]
+    Idle,
+    /// The commit that registers it was sent and is not answered.
+    Registering,
+    /// It is registered, and something of it may come to be.
+    Preparing,
 }
 
 /// Whether the attempt may still commit, as far as its side effects have shown.
@@ -63,6 +79,28 @@ pub(crate) enum Fate {
     Overtaken,
     /// A side effect failed, and may exist all the same: only an attempt that fails cleans it up.
     Failed { reason: String },
+}
+
+/// Why an attempt can't commit that has dropped a preparation.
+const INTERRUPTED: &str = "the handler dropped the preparation of a side effect before it had its result";
+
+impl Effects {
+    /// Finds a preparation that was dropped half way: something of it may come to be, so the attempt can't commit any more.
+    pub(crate) fn interrupt(&mut self, step: Option<&mut HandleStep>) {
+        match std::mem::take(&mut self.stage) {
+            Stage::Idle => {}
+            // The commit may happen or not, and at any time.
+            Stage::Registering => self.fate = Fate::Overtaken,
+            Stage::Preparing => {
+                if let Some(step) = step {
+                    step.unconfirmed();
+                }
+                if self.fate == Fate::Open {
+                    self.fate = Fate::Failed { reason: INTERRUPTED.into() };
+                }
+            }
+        }
+    }
 }
 
 impl Tx {
@@ -80,7 +118,8 @@ impl Tx {
             step: Mutex::new(Some(step)),
             replay: Mutex::default(),
             carried,
-            effects: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
+            effects: Mutex::default(),
             deadline_ms,
         };
         Self { shared: Arc::new(shared) }
@@ -253,27 +292,31 @@ impl Tx {
         }
     }
 
-    /// For how long whoever was asked for a side effect wants to be left alone.
+    /// The time for which the target of a side effect asked to be left alone.
     pub(crate) fn left_alone(&self) -> Option<Duration> {
-        self.shared.effects.try_lock().ok()?.left_alone
+        self.effects().left_alone
+    }
+
+    pub(crate) fn effects(&self) -> MutexGuard<'_, Effects> {
+        // No foreign code runs under this lock.
+        self.shared.effects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the transaction: later calls through clones of it fail.
     pub(crate) fn end(&self, result: Result<(), HandlerError>) -> Ended {
-        let step = self.step().take();
-        let step = step.expect("only the engine ends a transaction, once");
+        let mut effects = self.effects();
+        let mut step = self.step().take().expect("only the engine ends a transaction, once");
+        effects.interrupt(Some(&mut step));
+        let (fate, loose, unclaimed) = (effects.fate.clone(), effects.loose, effects.unclaimed);
+        drop(effects);
         let replay = self.shared.replay.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A handler that holds the lock has leaked it into a task that outlives it; its effects are past anyway.
-        let (fate, loose) = match self.shared.effects.try_lock() {
-            Ok(effects) => (effects.fate.clone(), effects.loose),
-            Err(_) => {
-                (Fate::Failed { reason: "the handler returned while a side effect was prepared".into() }, 0)
-            }
-        };
         match (fate, result) {
             (Fate::Overtaken, _) => Ended::Overtaken(step),
             (_, Err(error)) => Ended::Failed(step, error),
             (Fate::Failed { reason }, Ok(())) => Ended::Failed(step, HandlerError::Retry { reason }),
+            (Fate::Open, Ok(())) if unclaimed > 0 => {
+                Ended::Failed(step, HandlerError::Retry { reason: INTERRUPTED.into() })
+            }
             (Fate::Open, Ok(())) if loose > 0 => {
                 let reason = format!("the handler prepared {loose} side effects that no message carries");
                 Ended::Failed(step, HandlerError::Permanent { reason })

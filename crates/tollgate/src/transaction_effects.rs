@@ -2,22 +2,26 @@
 //! control record before it exists (design section 4); what becomes of it after the handler is decided in `tollgate-proto`.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
 use tollgate_proto::blobs::{BlobStream, collect};
 use tollgate_proto::processing::Failure;
 use tollgate_proto::unit_of_work::Outgoing;
 use tollgate_proto::{
-    AttachedEffect, Audience, Body, Destination, EffectKind, EffectName, MessageId, MessageType,
+    AttachedEffect, Audience, Body, Destination, EffectKind, EffectName, MessageId, MessageType, SideEffect,
 };
 
 use crate::blob_reference::{BlobReference, IntoBlob, blob_kind, measured};
 use crate::engine::expiry;
 use crate::error::TollgateError;
 use crate::handler::Message;
-use crate::transaction::{Effects, Fate, Tx, destination};
+use crate::inside::{Inside, run_inside};
+use crate::limited::caught;
+use crate::transaction::{Fate, Stage, Tx, destination};
 
 /// Bytes kept free in an item for what surrounds a body: addresses, headers, keys.
 const ENTRY_OVERHEAD_BYTES: usize = 8 * 1024;
@@ -54,8 +58,41 @@ impl Tx {
         prefix: &str,
         content: impl IntoBlob,
     ) -> Result<BlobReference, TollgateError> {
-        let mut effects = self.shared.effects.lock().await;
-        self.store_blob(&mut effects, prefix, content.into_blob()).await
+        let (tx, prefix, content) = (self.clone(), prefix.to_owned(), content.into_blob());
+        self.apart(async move { tx.store_blob(&prefix, content).await }).await
+    }
+
+    /// Runs a preparation as a task of its own. A handler that keeps the future and does not poll it can't hold up the next one;
+    /// dropping the future drops the preparation, and then the attempt does not commit.
+    async fn apart<T: Send + 'static>(
+        &self,
+        preparing: impl Future<Output = Result<T, TollgateError>> + Send + 'static,
+    ) -> Result<T, TollgateError> {
+        let (tx, turn) = (self.clone(), Arc::clone(&self.shared.turn));
+        let preparing = run_inside(Inside::current(), preparing);
+        let (mut answering, answer) = oneshot::channel();
+        self.shared.engine.tasks.spawn(async move {
+            let in_turn = async {
+                let _turn = turn.lock().await;
+                let prepared = caught(preparing).await.unwrap_or_else(|panicked| {
+                    Err(TollgateError::RequestFailed {
+                        reason: format!("preparing a side effect: {panicked}"),
+                    })
+                });
+                tx.effects().unclaimed += u32::from(prepared.is_ok());
+                prepared
+            };
+            let ended = match select(pin!(in_turn), pin!(answering.closed())).await {
+                Either::Left((prepared, _)) => Some(prepared),
+                Either::Right(_) => None,
+            };
+            if let Some(prepared) = ended {
+                drop(answering.send(prepared));
+            }
+        });
+        let prepared = answer.await.unwrap_or(Err(TollgateError::Closed))?;
+        self.effects().unclaimed -= 1;
+        Ok(prepared)
     }
 
     /// Reads a blob as a whole and verifies it. `None`: there is none.
@@ -83,23 +120,29 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::put_blob`].
     pub async fn prepare(&self, kind: &str, intent: impl Into<Bytes>) -> Result<Prepared, TollgateError> {
-        let engine = &self.shared.engine;
-        let effect = engine.effects.kind(kind)?;
-        let intent = intent.into();
-        let mut effects = self.shared.effects.lock().await;
-        let unique = self.unique(&effects)?;
-        let name = effect.register(&unique, &intent)?;
-        self.register(&mut effects, effect.kind().clone(), name.clone()).await?;
+        let effect = Arc::clone(self.shared.engine.effects.kind(kind)?);
+        let (tx, intent) = (self.clone(), intent.into());
+        let prepared = self.apart(async move { tx.prepare_one(&*effect, intent).await }).await?;
+        self.effects().loose += 1;
+        Ok(prepared)
+    }
+
+    async fn prepare_one(&self, effect: &dyn SideEffect, intent: Bytes) -> Result<Prepared, TollgateError> {
+        let name = effect.register(&self.unique()?, &intent)?;
+        self.register(effect.kind().clone(), name.clone()).await?;
         match self.in_time(effect.prepare(&name, intent)).await {
             Ok(Ok(detail)) => {
-                effects.loose += 1;
+                self.confirmed();
                 Ok(Prepared(AttachedEffect { kind: effect.kind().clone(), name, detail }))
             }
             Ok(Err(error)) => {
-                effects.left_alone = effects.left_alone.max(error.retry_after());
-                Err(self.unconfirmed(&mut effects, error.into()))
+                let retry_after = error.retry_after();
+                let error = self.unconfirmed(error.into());
+                let mut effects = self.effects();
+                effects.left_alone = effects.left_alone.max(retry_after);
+                Err(error)
             }
-            Err(late) => Err(self.unconfirmed(&mut effects, late)),
+            Err(late) => Err(self.unconfirmed(late)),
         }
     }
 
@@ -108,6 +151,10 @@ impl Tx {
     ///
     /// # Errors
     /// If a name breaks a rule or the message can't be written as JSON.
+    #[expect(
+        clippy::unused_async,
+        reason = "it may have to wait one day, as all that handlers do with side effects"
+    )]
     pub async fn send_with<M: Message>(
         &self,
         endpoint: &str,
@@ -116,7 +163,7 @@ impl Tx {
         effects: Vec<Prepared>,
     ) -> Result<MessageId, TollgateError> {
         let to = destination(endpoint, partition)?;
-        let carried = self.attach(effects).await;
+        let carried = self.attach(effects);
         self.send_carrying(to, message, Audience::Tollgate, carried)
     }
 
@@ -124,8 +171,12 @@ impl Tx {
     ///
     /// # Errors
     /// If the transaction has ended.
+    #[expect(
+        clippy::unused_async,
+        reason = "it may have to wait one day, as all that handlers do with side effects"
+    )]
     pub async fn perform(&self, effect: Prepared) -> Result<(), TollgateError> {
-        let effects = self.attach(vec![effect]).await;
+        let effects = self.attach(vec![effect]);
         let to = Destination { endpoint: self.endpoint().clone(), partition: self.partition().clone() };
         let message_type = MessageType::new(NOBODY_TYPE)?;
         let headers = self.headers().clone();
@@ -141,9 +192,12 @@ impl Tx {
     ///
     /// # Errors
     /// [`TollgateError::RequestRefused`] if there are side effects: fail instead, and they are cleaned up.
+    #[expect(
+        clippy::unused_async,
+        reason = "it may have to wait one day, as all that handlers do with side effects"
+    )]
     pub async fn discard(&self) -> Result<(), TollgateError> {
-        let effects = self.shared.effects.lock().await;
-        if effects.count > 0 {
+        if self.effects().count > 0 {
             let reason =
                 "changes can't be dropped alone where there are side effects: fail instead".to_owned();
             return Err(TollgateError::RequestRefused { reason });
@@ -173,36 +227,34 @@ impl Tx {
     }
 
     async fn store_bodies(&self, large: Vec<(usize, Bytes)>) -> Result<(), TollgateError> {
-        let mut effects = self.shared.effects.lock().await;
+        let _turn = self.shared.turn.lock().await;
         for (place, body) in large {
-            let blob = self.store_blob(&mut effects, BODIES, body.into_blob()).await?;
+            let blob = self.store_blob(BODIES, body.into_blob()).await?;
             self.shared.engine.counters.bodies_stored.add(1);
             self.with_step(|step| step.unit_of_work().body_is_stored(place, blob.attached()))?;
         }
         Ok(())
     }
 
-    async fn store_blob(
-        &self,
-        effects: &mut Effects,
-        prefix: &str,
-        content: BlobStream,
-    ) -> Result<BlobReference, TollgateError> {
+    async fn store_blob(&self, prefix: &str, content: BlobStream) -> Result<BlobReference, TollgateError> {
         let engine = &self.shared.engine;
         let blobs = engine.effects.required_blobs()?;
-        let name = EffectName::new(format!("{prefix}{}", self.unique(effects)?))?;
-        self.register(effects, blob_kind(), name.clone()).await?;
+        let name = EffectName::new(format!("{prefix}{}", self.unique()?))?;
+        self.register(blob_kind(), name.clone()).await?;
         let (clock, deadline_ms) = (engine.tasks.clone(), self.shared.deadline_ms);
         let (content, measure) = measured(&name, content, engine.settings.blob_bytes_max, move || {
             let is_late = clock.runtime().now_ms() >= deadline_ms;
             if is_late { Err(TollgateError::PastDeadline { deadline_ms }.to_string()) } else { Ok(()) }
         });
         match self.in_time(blobs.put(&name, content)).await {
-            Ok(Ok(())) => Ok(measure.reference(name)),
+            Ok(Ok(())) => {
+                self.confirmed();
+                Ok(measure.reference(name))
+            }
             // Whatever was said of it: the stream says so too when it was late.
-            Ok(Err(_)) if engine.now_ms() >= deadline_ms => Err(self.unconfirmed(effects, self.late())),
-            Ok(Err(error)) => Err(self.unconfirmed(effects, error.into())),
-            Err(late) => Err(self.unconfirmed(effects, late)),
+            Ok(Err(_)) if engine.now_ms() >= deadline_ms => Err(self.unconfirmed(self.late())),
+            Ok(Err(error)) => Err(self.unconfirmed(error.into())),
+            Err(late) => Err(self.unconfirmed(late)),
         }
     }
 
@@ -219,11 +271,22 @@ impl Tx {
 
     /// The preparation of what was registered last was not confirmed: the attempt can't commit any more, and what it asked for may
     /// come to be all the same.
-    fn unconfirmed(&self, effects: &mut Effects, error: TollgateError) -> TollgateError {
-        match self.with_step(tollgate_proto::processing::HandleStep::unconfirmed) {
-            Ok(()) => fail(effects, error),
-            Err(ended) => fail(effects, ended),
-        }
+    fn unconfirmed(&self, error: TollgateError) -> TollgateError {
+        let marked = self.with_step(tollgate_proto::processing::HandleStep::unconfirmed);
+        self.fail(marked.err().unwrap_or(error))
+    }
+
+    /// The preparation of what was registered last was confirmed.
+    fn confirmed(&self) {
+        self.effects().stage = Stage::Idle;
+    }
+
+    /// Remembers that the attempt can't commit any more.
+    fn fail(&self, error: TollgateError) -> TollgateError {
+        let mut effects = self.effects();
+        effects.stage = Stage::Idle;
+        effects.fate = Fate::Failed { reason: error.to_string() };
+        error
     }
 
     fn late(&self) -> TollgateError {
@@ -231,56 +294,57 @@ impl Tx {
     }
 
     /// Writes into the control record what is about to be created. Nothing may be created if it fails.
-    async fn register(
-        &self,
-        effects: &mut Effects,
-        kind: EffectKind,
-        name: EffectName,
-    ) -> Result<(), TollgateError> {
-        if effects.fate == Fate::Overtaken {
-            return Err(TollgateError::Overtaken);
+    async fn register(&self, kind: EffectKind, name: EffectName) -> Result<(), TollgateError> {
+        {
+            let mut effects = self.effects();
+            // It is this one's turn: what is under way was dropped by its handler.
+            effects.interrupt(self.step().as_mut());
+            if effects.fate == Fate::Overtaken {
+                return Err(TollgateError::Overtaken);
+            }
+            effects.count += 1;
+            effects.stage = Stage::Registering;
         }
         let engine = &self.shared.engine;
         let deadline_ms = self.shared.deadline_ms;
-        effects.count += 1;
         // What was sent off takes effect although its sender has died or waits no more: garbage is collected for the last time when
         // that is over too.
         let settled_ms = expiry(deadline_ms, engine.settings.under_way_max);
-        let commit =
-            self.with_step(|step| step.register(kind, name, settled_ms))?.map_err(
-                |failure| match failure {
+        let commit = match self.with_step(|step| step.register(kind, name, settled_ms))? {
+            Ok(commit) => commit,
+            Err(failure) => {
+                self.effects().stage = Stage::Idle;
+                return Err(match failure {
                     Failure::Passing { reason } => TollgateError::RequestFailed { reason },
                     Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
-                },
-            )?;
+                });
+            }
+        };
         let answer = engine.store(&self.shared.key).commit(commit.clone(), || commit.clone()).await;
         if self.with_step(|step| step.registered(&answer))?.is_err() {
-            effects.fate = Fate::Overtaken;
+            let mut effects = self.effects();
+            (effects.stage, effects.fate) = (Stage::Idle, Fate::Overtaken);
             return Err(TollgateError::Overtaken);
         }
         // After its deadline the attempt's garbage may be collected for the last time: it must not make any more.
         if engine.now_ms() >= deadline_ms {
-            return Err(fail(effects, self.late()));
+            return Err(self.fail(self.late()));
         }
+        self.effects().stage = Stage::Preparing;
         Ok(())
     }
 
     /// Messages that are folded share their attempt, so the slot is part of what makes a name unique.
-    fn unique(&self, effects: &Effects) -> Result<String, TollgateError> {
-        self.with_step(|step| format!("{}-{}-{}", step.attempt(), step.slot(), effects.count))
+    fn unique(&self) -> Result<String, TollgateError> {
+        let count = self.effects().count;
+        self.with_step(|step| format!("{}-{}-{count}", step.attempt(), step.slot()))
     }
 
-    async fn attach(&self, prepared: Vec<Prepared>) -> Vec<AttachedEffect> {
-        let mut effects = self.shared.effects.lock().await;
+    fn attach(&self, prepared: Vec<Prepared>) -> Vec<AttachedEffect> {
+        let mut effects = self.effects();
         effects.loose = effects.loose.saturating_sub(u32::try_from(prepared.len()).unwrap_or(u32::MAX));
         prepared.into_iter().map(|Prepared(effect)| effect).collect()
     }
-}
-
-/// Remembers that the attempt can't commit any more.
-fn fail(effects: &mut Effects, error: TollgateError) -> TollgateError {
-    effects.fate = Fate::Failed { reason: error.to_string() };
-    error
 }
 
 /// The places and bodies of the outgoing messages that are to be moved: all over `item_max`, and the largest of the others until

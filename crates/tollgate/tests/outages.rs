@@ -132,6 +132,8 @@ async fn survive(gone: Gone) {
         .store(Arc::clone(&store) as Arc<dyn Store>)
         .broker(Arc::clone(&unpluggable) as Arc<dyn Broker>)
         .endpoint(Endpoint::new("adder").concurrency(16).preload(TOTAL).on::<harness::Add, _, _>(add))
+        // Silence within the limit is waited for.
+        .store_call_max(2 * OUTAGE)
         .open()
         .await
         .unwrap();

@@ -3,12 +3,15 @@
 
 mod blobs;
 mod dead_letters;
+mod dropped_preparations;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod messages;
 mod opening_and_closing;
+mod panics;
 mod recovery;
 mod requests;
+mod time_limits;
 
 use std::sync::Arc;
 use std::time::Duration;

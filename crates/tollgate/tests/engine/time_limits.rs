@@ -1,0 +1,261 @@
+//! Handlers and calls that do not end: they are given up, and nothing else waits for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tollgate::proto::{
+    BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, LoadRequest, LoadedPartition,
+    OutgoingMessage, Settlement, StoreError, StoreWrapper,
+};
+use tollgate::{Broker, Endpoint, HandlerError, Store, TollgateError, Tx};
+use tollgate_brokers::InProcessBroker;
+
+use crate::harness::{Add, TOTAL, add, broker, left_over, memory_store, total, until, waiting};
+use crate::{adder, dead_letter_reason, gate, send};
+
+/// The amount whose handler never returns.
+const HANGS: u64 = 1_000;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn hanging_adder() -> Endpoint {
+    Endpoint::new("adder").preload(TOTAL).on(|tx: Tx, message: Add| async move {
+        if message.amount == HANGS {
+            std::future::pending::<()>().await;
+        }
+        add(tx, message).await
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_is_dead_lettered_at_its_limit_and_200_others_of_its_partition_are_handled() {
+    let store = memory_store();
+    let broker = InProcessBroker::builder().visibility_timeout(Duration::from_secs(900)).build();
+    let broker = Arc::new(broker);
+    let gate = gate(&store, &broker).endpoint(hanging_adder()).open().await.unwrap();
+    let mut messages = vec![Add { amount: 1, hops: 0 }; 200];
+    messages.insert(20, Add { amount: HANGS, hops: 0 });
+    send(&gate, "burst", messages).await;
+    until(&gate, |statistics| statistics.committed == 201).await;
+    assert_eq!(total(&*store, "P").await, 200);
+    assert_eq!(gate.statistics().dead_letters, 0);
+    until(&gate, |statistics| statistics.dead_letters == 1).await;
+    let reason = dead_letter_reason(&broker, "adder").await;
+    assert!(reason.contains("the handler was dropped at its time limit of 60 s"), "{reason}");
+    until(&gate, |_| waiting(&broker, "adder") == 0).await;
+    let statistics = gate.close().await;
+    assert_eq!((statistics.committed, statistics.dead_letters), (201, 1), "with the request that sent them");
+    assert!((2..=10).contains(&statistics.handlers_timed_out), "{statistics:?}");
+    assert_eq!(total(&*store, "P").await, 200);
+    assert_eq!(left_over(&*store).await, 1, "the token of the dead letter");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_handler_hangs_fails_and_its_partition_goes_on() {
+    let (store, broker) = (memory_store(), broker());
+    let endpoint = Endpoint::new("shop").handler_time_max(Duration::from_secs(5));
+    let gate = gate(&store, &broker).endpoint(endpoint).open().await.unwrap();
+    let shop = gate.edge("shop").unwrap();
+    let start = tokio::time::Instant::now();
+    let hangs = |tx: Tx| async move {
+        tx.put(TOTAL, &1)?;
+        std::future::pending::<()>().await;
+        Ok(())
+    };
+    let works = |tx: Tx| async move { Ok(tx.put(TOTAL, &2)?) };
+    let (hanging, working) =
+        tokio::join!(shop.execute("P", "one", HOUR, hangs), shop.execute("P", "two", HOUR, works));
+    let error = hanging.unwrap_err();
+    assert!(matches!(error, TollgateError::TimedOut { .. }) && error.is_retryable(), "{error}");
+    working.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(7), "it was run once: {:?}", start.elapsed());
+    assert_eq!(total(&*store, "P").await, 2);
+    shop.execute("P", "one", HOUR, works).await.unwrap();
+    gate.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_waits_for_its_own_partition_is_refused_at_once_also_through_other_partitions() {
+    let (store, broker) = (memory_store(), broker());
+    let gate = gate(&store, &broker).open().await.unwrap();
+    let edge = gate.edge("edge").unwrap();
+    let start = tokio::time::Instant::now();
+    let refused = |error: &TollgateError| matches!(error, TollgateError::WaitsForItself { partition } if partition.as_str() == "A");
+    let nested = {
+        let edge = edge.clone();
+        move |_: Tx| {
+            let edge = edge.clone();
+            async move {
+                let inner = |_: Tx| async move { Ok(1) };
+                let direct = edge.execute("A", "direct", HOUR, inner).await.unwrap_err();
+                let apart = edge.clone();
+                // A spawned task that the handler waits for is part of the handler.
+                let spawned = edge.to_its_end(async move { apart.advance("A", "apart", inner).await }).await;
+                let through_b = {
+                    let edge = edge.clone();
+                    move |_: Tx| {
+                        let edge = edge.clone();
+                        async move {
+                            Ok(edge.execute("A", "through B", HOUR, inner).await.unwrap_err().to_string())
+                        }
+                    }
+                };
+                let through_b: String = edge.execute("B", "from A", HOUR, through_b).await?;
+                assert!(refused(&direct) && !direct.is_retryable(), "{direct}");
+                assert!(refused(&spawned?.unwrap_err()));
+                Ok(through_b)
+            }
+        }
+    };
+    let through_b: String = edge.execute("A", "outer", HOUR, nested).await.unwrap();
+    assert!(
+        through_b.contains("a handler of partition A waits for a request to the same partition"),
+        "{through_b}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(1), "nothing waited: {:?}", start.elapsed());
+    gate.close().await;
+}
+
+/// A store and a broker with one call each that takes effect and is never answered.
+struct Silent<T> {
+    inner: Arc<T>,
+    is_silent: AtomicBool,
+}
+
+impl<T> Silent<T> {
+    fn new(inner: Arc<T>) -> Arc<Self> {
+        Arc::new(Self { inner, is_silent: AtomicBool::new(false) })
+    }
+
+    async fn answer<A>(&self, answer: A) -> A {
+        if self.is_silent.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        answer
+    }
+}
+
+struct SilentStore {
+    inner: Arc<dyn Store>,
+    commits: AtomicBool,
+    loads: AtomicBool,
+}
+
+impl SilentStore {
+    async fn hang_if(flag: &AtomicBool) {
+        if flag.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl StoreWrapper for SilentStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
+    }
+
+    fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
+        Box::pin(async move {
+            Self::hang_if(&self.loads).await;
+            self.inner.load(requests).await
+        })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
+        Box::pin(async move {
+            let answer = self.inner.commit(commit).await;
+            Self::hang_if(&self.commits).await;
+            answer
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_call_that_is_never_answered_counts_as_a_lost_answer() {
+    let (inner, broker) = (memory_store(), broker());
+    let store = Arc::new(SilentStore {
+        inner: Arc::clone(&inner),
+        commits: AtomicBool::new(false),
+        loads: AtomicBool::new(false),
+    });
+    let gate = gate(&(Arc::clone(&store) as Arc<dyn Store>), &broker).endpoint(adder()).open().await.unwrap();
+    let start = tokio::time::Instant::now();
+    store.commits.store(true, Ordering::SeqCst);
+    store.loads.store(true, Ordering::SeqCst);
+    send(&gate, "one", vec![Add { amount: 1, hops: 0 }]).await;
+    until(&gate, |_| waiting(&broker, "adder") == 0).await;
+    assert!(!store.commits.load(Ordering::SeqCst) && !store.loads.load(Ordering::SeqCst), "both have hung");
+    assert!(start.elapsed() > Duration::from_secs(60), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(75), "{:?}", start.elapsed());
+    let statistics = gate.close().await;
+    assert_eq!((statistics.conflicts, statistics.dead_letters), (1, 0));
+    assert_eq!(total(&*inner, "P").await, 1);
+    assert_eq!(left_over(&*inner).await, 0);
+}
+
+impl Broker for Silent<InProcessBroker> {
+    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        Box::pin(async move {
+            let answers = self.inner.send(messages).await;
+            self.answer(answers).await
+        })
+    }
+
+    fn receive(
+        &self,
+        endpoint: &EndpointName,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
+        self.inner.receive(endpoint, max)
+    }
+
+    fn settle(
+        &self,
+        endpoint: &EndpointName,
+        settlements: Vec<Settlement>,
+    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+        self.inner.settle(endpoint, settlements)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_that_is_never_answered_is_sent_again() {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let (store, queues) = (memory_store(), broker());
+    let silent = Silent::new(Arc::clone(&queues));
+    let gate = tollgate::Gate::builder()
+        .store(Arc::clone(&store))
+        .broker(Arc::clone(&silent) as Arc<dyn Broker>)
+        .broker_call_max(Duration::from_secs(10))
+        .endpoint(Endpoint::new("edge"))
+        .endpoint(Endpoint::new("adder").on(|tx: Tx, message: Add| async move {
+            RUNS.fetch_add(1, Ordering::SeqCst);
+            add(tx, message).await
+        }))
+        .open()
+        .await
+        .unwrap();
+    let switch = Arc::clone(&silent);
+    let edge = gate.edge("edge").unwrap();
+    let handler = move |tx: Tx| {
+        // The wake-up is the next message that is sent.
+        switch.is_silent.store(RUNS.load(Ordering::SeqCst) == 0, Ordering::SeqCst);
+        async move {
+            tx.send("adder", "P", &Add { amount: 1, hops: 0 })?;
+            Ok::<_, HandlerError>(())
+        }
+    };
+    edge.execute("requests", "one", HOUR, handler).await.unwrap_err();
+    assert_eq!(total(&*store, "P").await, 0);
+    silent.is_silent.store(false, Ordering::SeqCst);
+    edge.execute("requests", "one", HOUR, |tx: Tx| async move {
+        tx.send("adder", "P", &Add { amount: 1, hops: 0 })?;
+        Ok::<_, HandlerError>(())
+    })
+    .await
+    .unwrap();
+    until(&gate, |_| waiting(&queues, "adder") == 0).await;
+    assert_eq!(total(&*store, "P").await, 1);
+    gate.close().await;
+}
