@@ -107,7 +107,7 @@ fn complete(completion: Completion) -> Marks {
     loop {
         step = match step {
             CompletionStep::Publish(publish) => {
-                let answers = publish.envelopes().iter().map(|_| Ok(())).collect();
+                let answers = publish.publications().iter().map(|_| Ok(())).collect();
                 publish.answer(answers)
             }
             CompletionStep::Consume(consume) => {

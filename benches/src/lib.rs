@@ -12,8 +12,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tollgate::proto::{AttemptId, EndpointName, PartitionKey};
 use tollgate::proto::{
-    Audience, Body, Broker, Commit, Destination, EntryKey, Incarnation, MessageId, OutboxEntry,
-    OutgoingMessage, Store, TokenRef, Version, codec, control_record::ControlRecord,
+    Audience, Body, Broker, Commit, DeduplicationId, Destination, EntryKey, Incarnation, MessageId,
+    OutboxEntry, OutgoingMessage, Publication, Store, TokenRef, Version, codec,
+    control_record::ControlRecord,
 };
 use tollgate::{Endpoint, HandlerError, Message, Tx};
 
@@ -79,14 +80,11 @@ pub async fn seed(store: &dyn Store, count: u64, partitions: u64) -> Vec<Outgoin
             };
             let key = EntryKey { sequence: version.sequence(), index };
             let token = TokenRef { store: store.alias().clone(), partition: sender.clone(), entry: key };
-            messages.push(OutgoingMessage {
-                endpoint: endpoint.clone(),
-                partition: entry.to.partition.clone(),
-                message_id: entry.message_id,
-                envelope: codec::encode_envelope(&entry.envelope(token, None)),
-                headers: Vec::new(),
-                delay: std::time::Duration::ZERO,
-            });
+            let publication = Publication {
+                deduplication_id: DeduplicationId::of_token(&token),
+                envelope: entry.envelope(token, None),
+            };
+            messages.push(publication.into_message(std::time::Duration::ZERO));
             entries.push((key, codec::encode_entry(&entry)));
             next += 1;
         }

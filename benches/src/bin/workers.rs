@@ -176,14 +176,12 @@ async fn consume_naively(store: Arc<dyn Store>, broker: Arc<dyn Broker>) {
             let envelope = codec::decode_envelope(&envelope).expect("an envelope");
             let partition = envelope.to.partition;
             while !get_and_put(&*store, &partition).await.expect("the store answers") {}
-            let output = OutgoingMessage {
-                endpoint: EndpointName::new(SINK).expect("a valid name"),
+            let output = OutgoingMessage::without_token(
+                EndpointName::new(SINK).expect("a valid name"),
                 partition,
-                message_id: envelope.message_id,
-                headers: Vec::new(),
-                envelope: Bytes::from_static(b"{\"amount\":1}"),
-                delay: Duration::ZERO,
-            };
+                envelope.message_id,
+                Bytes::from_static(b"{\"amount\":1}"),
+            );
             broker.send(vec![output]).await;
             broker.settle(&endpoint, vec![Settlement { receipt, verdict: Verdict::Acknowledge }]).await;
         }

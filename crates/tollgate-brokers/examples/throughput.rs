@@ -104,14 +104,12 @@ async fn durable(directory: PathBuf, senders: usize, batch: usize) -> Result<(),
 }
 
 fn message(endpoint: &EndpointName) -> Result<OutgoingMessage, Failure> {
-    Ok(OutgoingMessage {
-        endpoint: endpoint.clone(),
-        partition: PartitionKey::new("customer-7")?,
-        message_id: MessageId::from_name("throughput", "message"),
-        envelope: Bytes::from(vec![b'e'; ENVELOPE_BYTES]),
-        headers: Vec::new(),
-        delay: Duration::ZERO,
-    })
+    Ok(OutgoingMessage::without_token(
+        endpoint.clone(),
+        PartitionKey::new("customer-7")?,
+        MessageId::from_name("throughput", "message"),
+        Bytes::from(vec![b'e'; ENVELOPE_BYTES]),
+    ))
 }
 
 async fn acknowledge(

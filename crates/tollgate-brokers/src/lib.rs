@@ -19,14 +19,12 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let broker = InProcessBroker::builder().visibility_timeout(Duration::from_secs(30)).build();
 //! let orders = EndpointName::new("orders")?;
-//! let message = OutgoingMessage {
-//!     endpoint: orders.clone(),
-//!     partition: PartitionKey::new("customer-7")?,
-//!     message_id: MessageId::from_name("web-shop", "order-4711"),
-//!     envelope: Bytes::from_static(b"an envelope"),
-//!     headers: Vec::new(),
-//!     delay: Duration::ZERO,
-//! };
+//! let message = OutgoingMessage::without_token(
+//!     orders.clone(),
+//!     PartitionKey::new("customer-7")?,
+//!     MessageId::from_name("web-shop", "order-4711"),
+//!     Bytes::from_static(b"an envelope"),
+//! );
 //! for answer in broker.send(vec![message]).await {
 //!     answer?;
 //! }

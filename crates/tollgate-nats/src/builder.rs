@@ -42,12 +42,13 @@ const RECONNECT_MIN: Duration = Duration::from_millis(20);
 /// Most slices of an endpoint: each is a durable consumer, which the server keeps books of.
 pub const SLICES_MAX: u16 = 256;
 
-/// Whether the server is given our ids to recognise copies by.
+/// The server's own deduplication of what is published repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Deduplication {
-    /// `Nats-Msg-Id` is our deterministic id: a message that is published again within the window is stored once.
-    ByMessageId,
+    /// `Nats-Msg-Id` is [`OutgoingMessage::deduplication_id`](tollgate_proto::OutgoingMessage::deduplication_id): an outbox entry
+    /// that is published again within the window is stored once.
+    On,
     /// The server stores every copy.
     Off,
 }
@@ -107,7 +108,7 @@ impl NatsBuilder {
                     in_flight_max: IN_FLIGHT_MAX,
                 },
                 deliveries_max: None,
-                deduplication: Deduplication::ByMessageId,
+                deduplication: Deduplication::On,
                 duplicate_window: DUPLICATE_WINDOW,
                 provisioning: Provisioning::Beforehand,
                 capacity: Some(CAPACITY),

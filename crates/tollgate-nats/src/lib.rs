@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::client::Request;
 use async_nats::connection::State as Connected;
-use async_nats::header::{HeaderMap, HeaderValue};
+use async_nats::header::{HeaderMap, HeaderValue, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::message::{AckKind, PublishMessage};
 use async_nats::jetstream::{self, Context};
@@ -223,8 +223,8 @@ impl NatsBroker {
             headers.insert(NOT_BEFORE, not_before.to_string().as_str());
         }
         let mut publish = PublishMessage::build().payload(message.envelope).headers(headers);
-        if self.settings.deduplication == Deduplication::ByMessageId {
-            publish = publish.message_id(message.message_id.to_string());
+        if self.settings.deduplication == Deduplication::On {
+            publish = publish.message_id(message.deduplication_id.to_string());
         }
         let sent = self.jetstream.send_publish(endpoint.names.subject(slice), publish).await;
         match sent {
@@ -418,14 +418,23 @@ impl Keeper<Handle> for Progress {
     }
 }
 
+/// The dead letter of a delivery, without the id of its message: a message that is put aside, moved back and put aside once more is
+/// no copy for the server to drop.
 fn dead_letter(handle: &Handle, envelope: Bytes, deliveries: u32, reason: &str) -> PublishMessage {
-    let mut headers = handle.headers.as_deref().cloned().unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    for (name, values) in handle.headers.iter().flat_map(|headers| headers.iter()) {
+        if *name != NATS_MESSAGE_ID {
+            for value in values {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+    }
     headers.insert(REASON, header(reason));
     headers.insert(DELIVERIES, deliveries.to_string().as_str());
     PublishMessage::build().payload(envelope).headers(headers)
 }
 
-/// Sends a dead letter to its stream. With the id of its message, if it had one: put aside twice, it is there once.
+/// Sends a dead letter to its stream.
 async fn put_aside(
     jetstream: &Context,
     endpoint: &EndpointName,

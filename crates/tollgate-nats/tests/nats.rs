@@ -53,13 +53,11 @@ fn orders() -> EndpointName {
 }
 
 fn message(name: &str) -> OutgoingMessage {
+    let (partition, id) =
+        (PartitionKey::new(format!("customer-{name}")).unwrap(), MessageId::from_name("nats", name));
     OutgoingMessage {
-        endpoint: orders(),
-        partition: PartitionKey::new(format!("customer-{name}")).unwrap(),
-        message_id: MessageId::from_name("nats", name),
-        envelope: Bytes::copy_from_slice(name.as_bytes()),
         headers: vec![("traceparent".to_owned(), "00-1-2-01".to_owned())],
-        delay: Duration::ZERO,
+        ..OutgoingMessage::without_token(orders(), partition, id, Bytes::copy_from_slice(name.as_bytes()))
     }
 }
 
@@ -116,12 +114,27 @@ async fn a_delivery_that_is_worked_on_is_not_delivered_again() {
 #[tokio::test]
 async fn a_message_that_is_sent_again_within_the_window_is_stored_once_unless_that_is_off() {
     let Some(server) = SHARED.as_ref() else { return };
-    for (deduplication, stored) in [(Deduplication::ByMessageId, 1), (Deduplication::Off, 2)] {
+    for (deduplication, stored) in [(Deduplication::On, 1), (Deduplication::Off, 2)] {
         let builder = builder(server).prefix(format!("twice-{stored}")).deduplication(deduplication);
         let broker = builder.connect().await.unwrap();
         send(&broker, "a").await;
         send(&broker, "a").await;
         assert_eq!(broker.depth(&orders()).await.unwrap().left, stored, "{deduplication:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_put_aside_twice_is_there_twice() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let broker = builder(server).prefix("aside-twice").connect().await.unwrap();
+    let poison = message("poison");
+    let replayed = OutgoingMessage { deduplication_id: poison.deduplication_id.renewed(1), ..poison.clone() };
+    for (copy, dead) in [(poison, 1), (replayed, 2)] {
+        broker.send(vec![copy]).await.remove(0).unwrap();
+        let delivery = receive_one(&broker).await;
+        settle(&broker, delivery, Verdict::DeadLetter { reason: "poison".to_owned() }).await.unwrap();
+        until_empty(&broker).await;
+        assert_eq!(broker.depth(&orders()).await.unwrap().dead, dead);
     }
 }
 
@@ -201,10 +214,9 @@ async fn partitions_stay_in_their_slice() {
     let (mut of_low, mut of_high) = (Vec::new(), Vec::new());
     for round in 0..3 {
         for n in 0..20 {
-            let again = OutgoingMessage {
-                message_id: MessageId::from_name("sliced", &format!("{n} {round}")),
-                ..message(&n.to_string())
-            };
+            let first = message(&n.to_string());
+            let again =
+                OutgoingMessage { deduplication_id: first.deduplication_id.renewed(round as u64), ..first };
             low.send(vec![again]).await.remove(0).unwrap();
         }
         while of_low.len() + of_high.len() < 20 * (round + 1) {

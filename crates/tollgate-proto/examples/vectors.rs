@@ -12,14 +12,15 @@ use serde_json::{Value, json};
 use tollgate_proto::codec::{encode_control, encode_entry, encode_envelope};
 use tollgate_proto::control_record::{Origin, OutputRange, Registration, RegistrationState};
 use tollgate_proto::{
-    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, Destination, EndpointName, EntryKey,
-    Envelope, Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark, TokenRef,
-    Version,
+    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, DeduplicationId, Destination,
+    EndpointName, EntryKey, Envelope, Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence,
+    SessionMark, TokenRef, Version,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = match std::env::args().nth(1).as_deref() {
         Some("message_ids") => message_ids()?,
+        Some("deduplication_ids") => deduplication_ids()?,
         Some("envelopes") => vectors("envelope", &envelopes()?, |envelope| {
             (envelope_fields(envelope), encode_envelope(envelope))
         }),
@@ -29,7 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("control_records") => vectors("control record", &control_records()?, |record| {
             (control_fields(record), encode_control(record))
         }),
-        _ => return Err("name one of message_ids, envelopes, outbox_entries, control_records".into()),
+        _ => {
+            let files = "message_ids, deduplication_ids, envelopes, outbox_entries, control_records";
+            return Err(format!("name one of {files}").into());
+        }
     };
     println!("{}", serde_json::to_string_pretty(&file)?);
     Ok(())
@@ -78,6 +82,61 @@ fn message_ids() -> Result<Value, Failure> {
             "definition": "UUIDv8 of the first 16 bytes of BLAKE3(length of namespace, u32 little endian || namespace, \
                            UTF-8 || length of name, u32 little endian || name, UTF-8)",
             "vectors": named,
+        },
+    }))
+}
+
+fn deduplication_ids() -> Result<Value, Failure> {
+    let at = |store: &str, partition: &str, sequence, index| -> Result<TokenRef, Failure> {
+        let entry = EntryKey { sequence, index };
+        Ok(TokenRef { store: store.parse()?, partition: partition.parse()?, entry })
+    };
+    let tokens = [
+        token()?,
+        at("main", "a", sequence(1, 1), 0)?,
+        at("mai", "na", sequence(1, 1), 0)?,
+        at("main", "a", sequence(1, 2), 0)?,
+        at("main", "a", sequence(2, 1), 0)?,
+        at("main", "a", sequence(u64::MAX, u64::MAX), u32::MAX)?,
+    ];
+    let of_tokens = tokens.map(
+        |token| json!({ "token": token_fields(&token), "id": DeduplicationId::of_token(&token).to_string() }),
+    );
+    let mut wake_ups = Vec::new();
+    for (endpoint, number) in [("orders", 0), ("orders", 1), ("ørders/東", u32::MAX)] {
+        let id = DeduplicationId::of_wake_up(attempt(), &EndpointName::new(endpoint)?, number);
+        wake_ups.push(json!({
+            "attempt": attempt_fields(attempt()), "endpoint": endpoint, "number": number, "id": id.to_string(),
+        }));
+    }
+    let messages = [id(1), MessageId::from_bytes([0xff; 16])].map(|message| {
+        json!({ "message_id": message.to_string(), "id": DeduplicationId::of_message(message).to_string() })
+    });
+    let first = DeduplicationId::of_message(id(1));
+    let renewed = [0, 1, u64::MAX].map(|nonce| {
+        json!({ "of": first.to_string(), "nonce": nonce.to_string(), "id": first.renewed(nonce).to_string() })
+    });
+    Ok(json!({
+        "what": "deduplication id",
+        "notes": "The first 16 bytes of BLAKE3, in hexadecimal. A text is its length, u32, then UTF-8; numbers are little \
+                  endian.",
+        "tokens": {
+            "definition": "BLAKE3(text \"token\" || text store || text partition || incarnation, u64 || counter, u64 || \
+                           index, u32)",
+            "vectors": of_tokens,
+        },
+        "wake_ups": {
+            "definition": "BLAKE3(text \"wake-up\" || text endpoint || process, u64 || serial, u64 || round, u32 || \
+                           number, u32)",
+            "vectors": wake_ups,
+        },
+        "messages": {
+            "definition": "BLAKE3(text \"message\" || message id, 16 bytes)",
+            "vectors": messages,
+        },
+        "renewed": {
+            "definition": "BLAKE3(text \"renewed\" || id, 16 bytes || nonce, u64)",
+            "vectors": renewed,
         },
     }))
 }

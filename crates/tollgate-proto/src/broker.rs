@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 
 use crate::envelope::Headers;
 use crate::ids::{EndpointName, MessageId, PartitionKey};
+use crate::publication::DeduplicationId;
 use crate::store::BoxFuture;
 
 /// A message broker with a queue per endpoint.
@@ -63,8 +64,10 @@ pub struct OutgoingMessage {
     pub endpoint: EndpointName,
     /// The destination partition, for brokers that can keep one partition's messages together.
     pub partition: PartitionKey,
-    /// The deterministic id, for brokers that deduplicate.
+    /// The deterministic id of the message, to be shown to people and other systems. Several messages may have it.
     pub message_id: MessageId,
+    /// The id for a broker's own deduplication: equal for repeated publications of one outbox entry, and for nothing else.
+    pub deduplication_id: DeduplicationId,
     /// The encoded envelope.
     pub envelope: Bytes,
     /// What other systems on the way should see, for brokers that have headers of their own: the message's trace context,
@@ -72,6 +75,26 @@ pub struct OutgoingMessage {
     pub headers: Headers,
     /// How long to wait before the first delivery, where the broker can.
     pub delay: Duration,
+}
+
+impl OutgoingMessage {
+    /// A message of a producer that knows no tokens, and never gives one id to two different messages.
+    pub fn without_token(
+        endpoint: EndpointName,
+        partition: PartitionKey,
+        message_id: MessageId,
+        envelope: Bytes,
+    ) -> Self {
+        Self {
+            endpoint,
+            partition,
+            message_id,
+            deduplication_id: DeduplicationId::of_message(message_id),
+            envelope,
+            headers: Headers::new(),
+            delay: Duration::ZERO,
+        }
+    }
 }
 
 /// A message from the broker.

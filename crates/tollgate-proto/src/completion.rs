@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use crate::codec;
 use crate::control_record::{PendingEntry, PendingId, Registration};
-use crate::envelope::Envelope;
 use crate::ids::{EffectKind, MessageId, PartitionKey, StoreAlias};
 use crate::marks::{FinishedMark, Marks, RegistrationId};
 use crate::outbox_entry::{Audience, OutboxEntry};
+use crate::publication::{DeduplicationId, Publication};
 use crate::sequence::{EntryKey, SessionMark, TokenRef};
 use crate::side_effect::AttachedEffect;
 use crate::store::{EntryRead, StoreError};
@@ -351,7 +351,7 @@ pub struct PublishStep(Completion);
 
 impl PublishStep {
     /// What to send, in this order.
-    pub fn envelopes(&self) -> Vec<Envelope> {
+    pub fn publications(&self) -> Vec<Publication> {
         let completion = &self.0;
         completion
             .running()
@@ -363,7 +363,13 @@ impl PublishStep {
                     entry: *key,
                 };
                 let session = completion.session.as_deref().filter(|_| !mutated!(DropsReadAfter));
-                entry.envelope(token, session.cloned())
+                // Whether it is sent now or once more by a recovery: the first copy is in the queue or was delivered.
+                let deduplication_id = if mutated!(DeduplicatesByMessageId) {
+                    DeduplicationId::of_message(entry.message_id)
+                } else {
+                    DeduplicationId::of_token(&token)
+                };
+                Publication { envelope: entry.envelope(token, session.cloned()), deduplication_id }
             })
             .collect()
     }

@@ -64,7 +64,7 @@ impl MessageId {
     }
 }
 
-fn update_with_text(hasher: &mut blake3::Hasher, text: &str) {
+pub(crate) fn update_with_text(hasher: &mut blake3::Hasher, text: &str) {
     // A name is at most NAME_BYTES_MAX or PARTITION_KEY_BYTES_MAX long; request ids are bounded by their constructor.
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
     hasher.update(&length.to_le_bytes());

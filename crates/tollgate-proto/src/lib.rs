@@ -30,6 +30,7 @@ pub mod mutation;
 pub mod outbox_entry;
 pub mod partition_view;
 pub mod processing;
+pub mod publication;
 pub mod sequence;
 pub mod side_effect;
 pub mod store;
@@ -46,6 +47,7 @@ pub use ids::{
 };
 pub use limits::{LimitExceeded, StoreLimits};
 pub use outbox_entry::{Audience, Body, OutboxEntry};
+pub use publication::{DeduplicationId, Publication};
 pub use sequence::{EntryKey, Incarnation, Placement, Sequence, SessionMark, TokenRef, Version};
 pub use side_effect::{AttachedEffect, EffectError, SideEffect};
 pub use store::{

@@ -52,6 +52,8 @@ pub enum Mutation {
     ForgetsSessionsOfDeletions,
     /// Section 7: the envelope carries no session mark of the commit that made its token.
     DropsReadAfter,
+    /// A broker that deduplicates is given the message's id, which may stand for several messages.
+    DeduplicatesByMessageId,
     /// Section 7: outbox entries are read without presenting what the load has seen.
     ReadsOutputsWithoutSession,
 }

@@ -220,6 +220,8 @@ pub struct Processing {
     /// How many more pending entries the control record takes, counted when the markers were checked.
     room: usize,
     reloads: u32,
+    /// Wake-ups that were sent so far.
+    wake_ups: u32,
     /// A commit of this processing that may have happened without our hearing of it (R7).
     uncertain: Option<LostCommit>,
     /// Pending entries to be completed before an acknowledgement, with the messages that wait for them.
@@ -257,6 +259,7 @@ impl Processing {
             fold_max: PENDING_MAX,
             room: 0,
             reloads: 0,
+            wake_ups: 0,
             uncertain: None,
             completions: Vec::new(),
         });

@@ -450,7 +450,7 @@ fn what_a_load_has_seen_is_presented_by_the_recovery_that_follows_and_by_its_rea
     assert_eq!(read.requests()[0].sessions, std::slice::from_ref(&mark));
     let entry = world.read(&read.requests()[0].token);
     let CompletionStep::Publish(publish) = read.answer(vec![Ok(entry)]) else { unreachable!("it is there") };
-    let Content::Token { read_after, .. } = publish.envelopes().remove(0).content else {
+    let Content::Token { read_after, .. } = publish.publications().remove(0).envelope.content else {
         unreachable!("it goes to a consumer that knows tokens")
     };
     assert_eq!(read_after, Some(mark));

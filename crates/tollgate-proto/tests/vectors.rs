@@ -12,9 +12,9 @@ use tollgate_proto::codec::{
 };
 use tollgate_proto::control_record::{Origin, OutputRange, Registration, RegistrationState};
 use tollgate_proto::{
-    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, Destination, EndpointName, EntryKey,
-    Envelope, Headers, Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId, Sequence, SessionMark,
-    TokenRef, Version,
+    AttachedEffect, AttemptId, Audience, Body, Content, ControlRecord, DeduplicationId, Destination,
+    EndpointName, EntryKey, Envelope, Headers, Incarnation, MessageId, OutboxEntry, PendingEntry, PendingId,
+    Sequence, SessionMark, TokenRef, Version,
 };
 
 #[test]
@@ -49,6 +49,57 @@ fn every_id_of_a_name_is_the_hash_that_its_definition_says() {
         assert_eq!(text(&vector["id"]), uuid_version_8(&hashed), "{vector}");
         assert_eq!(text(&vector["id"]), MessageId::from_name(namespace, name).to_string(), "{vector}");
     }
+}
+
+#[test]
+fn every_deduplication_id_is_the_hash_that_its_definition_says() {
+    let file = read("deduplication_ids");
+    let group = |name: &str, vectors_min: usize| {
+        let vectors = list(&file[name]["vectors"]).clone();
+        assert!(vectors.len() >= vectors_min, "{name}");
+        vectors
+    };
+    for vector in group("tokens", 6) {
+        let token = token(&vector["token"]);
+        let mut hashed = texts(&["token", token.store.as_str(), token.partition.as_str()]);
+        hashed.extend(token.entry.sequence.incarnation.0.to_le_bytes());
+        hashed.extend(token.entry.sequence.counter.to_le_bytes());
+        hashed.extend(token.entry.index.to_le_bytes());
+        check_id(&vector, &hashed, DeduplicationId::of_token(&token));
+    }
+    for vector in group("wake_ups", 3) {
+        let (attempt, endpoint) = (attempt(&vector["attempt"]), text(&vector["endpoint"]));
+        let number = number32(&vector["number"]);
+        let mut hashed = texts(&["wake-up", endpoint]);
+        hashed.extend(attempt.process.to_le_bytes());
+        hashed.extend(attempt.serial.to_le_bytes());
+        hashed.extend(attempt.round.to_le_bytes());
+        hashed.extend(number.to_le_bytes());
+        let endpoint = EndpointName::new(endpoint).unwrap();
+        check_id(&vector, &hashed, DeduplicationId::of_wake_up(attempt, &endpoint, number));
+    }
+    for vector in group("messages", 2) {
+        let message = id(&vector["message_id"]);
+        let hashed = [texts(&["message"]), message.as_bytes().to_vec()].concat();
+        check_id(&vector, &hashed, DeduplicationId::of_message(message));
+    }
+    for vector in group("renewed", 3) {
+        let (of, nonce) = (bytes(&vector["of"]), number64(&vector["nonce"]));
+        let hashed = [texts(&["renewed"]), of.to_vec(), nonce.to_le_bytes().to_vec()].concat();
+        check_id(&vector, &hashed, DeduplicationId::from_bytes(of[..].try_into().unwrap()).renewed(nonce));
+    }
+}
+
+/// Texts, each preceded by its length.
+fn texts(parts: &[&str]) -> Vec<u8> {
+    let part = |part: &&str| [&u32::try_from(part.len()).unwrap().to_le_bytes(), part.as_bytes()].concat();
+    parts.iter().flat_map(part).collect()
+}
+
+fn check_id(vector: &Value, hashed: &[u8], id: DeduplicationId) {
+    let expected = format!("{:x}", Bytes::copy_from_slice(&blake3::hash(hashed).as_bytes()[..16]));
+    assert_eq!(text(&vector["id"]), expected, "{vector}");
+    assert_eq!(id.to_string(), expected, "{vector}");
 }
 
 #[test]

@@ -47,8 +47,7 @@ pub(super) fn entry(
     kind: QueueKind,
 ) -> Result<(SendMessageBatchRequestEntry, usize), BrokerError> {
     let endpoint = &message.endpoint;
-    let id = message.message_id.to_string();
-    let mut attributes = vec![(ENCODING, BASE64.to_owned()), (MESSAGE_ID, id.clone())];
+    let mut attributes = vec![(ENCODING, BASE64.to_owned()), (MESSAGE_ID, message.message_id.to_string())];
     let headers = message.headers.iter().take(TRACE_HEADERS_MAX);
     attributes.extend(headers.map(|(name, value)| (name.as_str(), value.clone())));
     let mut entry = SendMessageBatchRequestEntry::builder().id("0");
@@ -62,7 +61,8 @@ pub(super) fn entry(
         }
         // A FIFO queue has one delay for all its messages: ours is left out.
         QueueKind::Fifo => {
-            entry = entry.message_group_id(group(message.partition.as_str())).message_deduplication_id(&id);
+            let id = message.deduplication_id.to_string();
+            entry = entry.message_group_id(group(message.partition.as_str())).message_deduplication_id(id);
         }
     }
     finish(endpoint, entry, STANDARD.encode(&message.envelope), &attributes)
@@ -91,7 +91,9 @@ pub(super) fn dead_letter(
     attributes.extend(handle.headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
     let mut entry = SendMessageBatchRequestEntry::builder().id("0");
     if kind == QueueKind::Fifo {
-        entry = entry.message_group_id(&handle.message_id).message_deduplication_id(&handle.message_id);
+        // Put aside, moved back and put aside once more, it must not be taken for the first one: each delivery has a receipt of its own.
+        let delivery = blake3::hash(handle.receipt.as_bytes()).to_hex();
+        entry = entry.message_group_id(&handle.message_id).message_deduplication_id(delivery.as_str());
     }
     finish(endpoint, entry, STANDARD.encode(&envelope), &attributes)
 }

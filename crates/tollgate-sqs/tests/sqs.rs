@@ -42,13 +42,11 @@ fn orders() -> EndpointName {
 }
 
 fn message(name: &str) -> OutgoingMessage {
+    let (partition, id) =
+        (PartitionKey::new("customer/ada lovelace").unwrap(), MessageId::from_name("sqs", name));
     OutgoingMessage {
-        endpoint: orders(),
-        partition: PartitionKey::new("customer/ada lovelace").unwrap(),
-        message_id: MessageId::from_name("sqs", name),
-        envelope: Bytes::copy_from_slice(name.as_bytes()),
         headers: vec![("traceparent".to_owned(), "00-1-2-01".to_owned())],
-        delay: Duration::ZERO,
+        ..OutgoingMessage::without_token(orders(), partition, id, Bytes::copy_from_slice(name.as_bytes()))
     }
 }
 

@@ -62,6 +62,7 @@ macro_rules! with_every_broker_check {
             concurrent_receivers_never_both_hold_one_delivery
             a_big_envelope_arrives_whole
             many_endpoints_do_not_mix
+            different_messages_with_one_message_id_are_all_delivered
             a_full_queue_refuses_and_takes_again_after_an_acknowledgement
             a_queue_that_works_is_verified
         }

@@ -19,17 +19,13 @@ pub fn orders() -> EndpointName {
 /// A message to `orders`, with an id made from its envelope.
 pub fn message(envelope: impl Into<Bytes>) -> OutgoingMessage {
     let envelope = envelope.into();
-    OutgoingMessage {
-        endpoint: orders(),
-        partition: PartitionKey::new("customer-7").unwrap(),
-        message_id: MessageId::from_name(
-            "story",
-            &String::from_utf8_lossy(&envelope[..envelope.len().min(99)]),
-        ),
+    let name = String::from_utf8_lossy(&envelope[..envelope.len().min(99)]).into_owned();
+    OutgoingMessage::without_token(
+        orders(),
+        PartitionKey::new("customer-7").unwrap(),
+        MessageId::from_name("story", &name),
         envelope,
-        headers: Vec::new(),
-        delay: Duration::ZERO,
-    }
+    )
 }
 
 /// Messages `0`, `1` and so on.

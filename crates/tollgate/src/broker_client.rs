@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_proto::{
-    Broker, BrokerError, Delivery, EndpointName, Envelope, OutgoingMessage, Receipt, Settlement, Verdict,
-    codec,
+    Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Publication, Receipt, Settlement, Verdict,
 };
 
 use crate::coalescer::Coalescer;
@@ -109,15 +108,20 @@ impl BrokerClient {
     }
 
     /// Sends an envelope that need not arrive before a while.
-    pub(crate) async fn publish_later(&self, envelope: Envelope, delay: Duration) -> Result<(), BrokerError> {
-        let endpoint = envelope.to.endpoint.clone();
-        let mut answers = self.send(vec![outgoing(envelope, delay)]).await;
+    pub(crate) async fn publish_later(
+        &self,
+        publication: Publication,
+        delay: Duration,
+    ) -> Result<(), BrokerError> {
+        let endpoint = publication.envelope.to.endpoint.clone();
+        let mut answers = self.send(vec![publication.into_message(delay)]).await;
         answers.pop().unwrap_or_else(|| Err(unknown(endpoint, &"the broker gave no answer")))
     }
 
     /// Sends envelopes; one answer each.
-    pub(crate) async fn publish(&self, envelopes: Vec<Envelope>) -> Vec<Result<(), BrokerError>> {
-        self.send(envelopes.into_iter().map(|envelope| outgoing(envelope, Duration::ZERO)).collect()).await
+    pub(crate) async fn publish(&self, publications: Vec<Publication>) -> Vec<Result<(), BrokerError>> {
+        let messages = publications.into_iter().map(|publication| publication.into_message(Duration::ZERO));
+        self.send(messages.collect()).await
     }
 
     async fn send(&self, messages: Vec<OutgoingMessage>) -> Vec<Result<(), BrokerError>> {
@@ -143,15 +147,4 @@ const fn is_gone(error: &BrokerError) -> bool {
 
 fn unknown(endpoint: EndpointName, reason: &impl std::fmt::Display) -> BrokerError {
     BrokerError::Unavailable { endpoint, reason: reason.to_string() }
-}
-
-fn outgoing(envelope: Envelope, delay: Duration) -> OutgoingMessage {
-    OutgoingMessage {
-        envelope: codec::encode_envelope(&envelope),
-        headers: envelope.trace_headers(),
-        endpoint: envelope.to.endpoint,
-        partition: envelope.to.partition,
-        message_id: envelope.message_id,
-        delay,
-    }
 }

@@ -76,7 +76,7 @@ impl Engine {
                     publish.answer(said(published, &mut setback))
                 }
                 CompletionStep::Publish(publish) => {
-                    let sent = self.broker.publish(publish.envelopes()).await;
+                    let sent = self.broker.publish(publish.publications()).await;
                     setback.blame_outage_if(failed_in_passing(&sent, BrokerError::is_retryable));
                     publish.answer(sent.into_iter().map(|answer| answer.map_err(|e| e.to_string())).collect())
                 }

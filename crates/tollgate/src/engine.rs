@@ -180,7 +180,7 @@ impl Engine {
                 Step::Handle(handle) => self.handle(key, handle, &mut batch).await,
                 Step::WakeUp(wake_up) => {
                     let delay = self.settings.wake_up_after;
-                    let sent = Box::pin(self.broker.publish_later(wake_up.envelope(), delay)).await;
+                    let sent = Box::pin(self.broker.publish_later(wake_up.publication(), delay)).await;
                     batch.setback.blame_outage_if(sent.as_ref().is_err_and(BrokerError::is_retryable));
                     wake_up.answer(sent.map_err(|error| error.to_string()))
                 }

@@ -31,14 +31,12 @@ fn envelope(partition: usize) -> OutgoingMessage {
         headers: vec![],
         content: Content::Body(r#"{"amount":1,"hops":0}"#.into()),
     };
-    OutgoingMessage {
-        endpoint: to.endpoint,
-        partition: to.partition,
-        message_id: envelope.message_id,
-        envelope: codec::encode_envelope(&envelope),
-        headers: vec![],
-        delay: Duration::ZERO,
-    }
+    OutgoingMessage::without_token(
+        to.endpoint,
+        to.partition,
+        envelope.message_id,
+        codec::encode_envelope(&envelope),
+    )
 }
 
 #[tokio::test(start_paused = true)]

@@ -116,14 +116,12 @@ impl Ground {
     }
 
     async fn send_foreign(&self, text: String) {
-        let message = OutgoingMessage {
-            endpoint: EndpointName::new("house").unwrap(),
-            partition: "P".try_into().unwrap(),
-            message_id: MessageId::from_bytes([0; 16]),
-            envelope: text.into(),
-            delay: Duration::ZERO,
-            headers: vec![],
-        };
+        let message = OutgoingMessage::without_token(
+            EndpointName::new("house").unwrap(),
+            "P".try_into().unwrap(),
+            MessageId::from_bytes([0; 16]),
+            text.into(),
+        );
         self.queues.send(vec![message]).await.pop().unwrap().unwrap();
     }
 

@@ -378,13 +378,13 @@ async fn a_foreign_message_enters_by_its_id_and_what_it_causes_goes_on_by_tokens
             })
         });
     let gate = gate(&store, &broker).endpoint(legacy).open().await.unwrap();
-    let copies = ["17 5", "17 5", "18 1", "17 5", "nonsense"].map(|text| OutgoingMessage {
-        endpoint: EndpointName::new("adder").unwrap(),
-        partition: "anything".try_into().unwrap(),
-        message_id: MessageId::from_bytes([0; 16]),
-        envelope: text.into(),
-        headers: Vec::new(),
-        delay: Duration::ZERO,
+    let copies = ["17 5", "17 5", "18 1", "17 5", "nonsense"].map(|text| {
+        OutgoingMessage::without_token(
+            EndpointName::new("adder").unwrap(),
+            "anything".try_into().unwrap(),
+            MessageId::from_bytes([0; 16]),
+            text.into(),
+        )
     });
     for answer in broker.send(copies.to_vec()).await {
         answer.unwrap();

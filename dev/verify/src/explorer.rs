@@ -34,7 +34,9 @@ pub use scene::State;
 pub use search::{Bounds, Findings, Kind, Liveness, Model, Outcome, Story, Transition, replay, search};
 pub use specimens::Specimen;
 pub use turn::Turn;
-pub use world::{Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Script, Sweep, TICK_MS, World};
+pub use world::{
+    Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Publications, Script, Sweep, TICK_MS, World,
+};
 
 use scene::{Pieces, Scene, Shape};
 

@@ -2,7 +2,7 @@
 //! `tollgate-verify explore`.
 
 use tollgate_verify::explorer::{
-    Bounds, Budget, Explorer, Findings, Input, Outcome, Specimen, World, replay, search,
+    Bounds, Budget, Explorer, Findings, Input, Outcome, Publications, Specimen, World, replay, search,
 };
 
 /// More than any world of these tests has: a search that meets it has grown beyond what a test should take.
@@ -61,6 +61,14 @@ fn a_request_whose_client_and_process_are_gone_is_published_all_the_same() {
 #[test]
 fn messages_known_by_their_ids_are_applied_once() {
     assert_holds(World { inputs: vec![Input::Identity(0)], ..named("e") });
+}
+
+#[test]
+fn a_broker_that_drops_what_it_knows_swallows_nothing() {
+    assert_holds(named("natural"));
+    let poison = World { publications: Publications::KnownDropped, ..named("poison") };
+    let budget = Budget { failed_calls: 1, crashes: 1, ..Budget::default() };
+    assert_holds(World { budget, ..poison });
 }
 
 #[test]

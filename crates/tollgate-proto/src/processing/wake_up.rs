@@ -9,6 +9,7 @@ use super::incoming::Incoming;
 use super::{CommitStep, Processing, Remember, Step};
 use crate::envelope::{Content, Destination, Envelope, Headers};
 use crate::ids::{MessageId, MessageType};
+use crate::publication::{DeduplicationId, Publication};
 
 /// The message type of wake-ups.
 pub const WAKE_UP_TYPE: &str = "tollgate.wake-up";
@@ -18,11 +19,13 @@ pub const WAKE_UP_TYPE: &str = "tollgate.wake-up";
 pub struct WakeUpStep {
     processing: Box<Processing>,
     destination: Destination,
+    /// Which wake-up of its attempt it is, counted from 0.
+    number: u32,
 }
 
 impl WakeUpStep {
     /// The wake-up for a fold with requests that send messages, or the processing back if it has none.
-    pub(super) fn of_requests(processing: Box<Processing>) -> Result<Self, Box<Processing>> {
+    pub(super) fn of_requests(mut processing: Box<Processing>) -> Result<Self, Box<Processing>> {
         let endpoint =
             processing.fold.members.iter().find_map(|member| match &processing.slots[member.slot].incoming {
                 Incoming::Request(request) if member.outputs.count > 0 => Some(request.endpoint.clone()),
@@ -31,19 +34,22 @@ impl WakeUpStep {
         match endpoint {
             Some(endpoint) => {
                 let destination = Destination { endpoint, partition: processing.partition.clone() };
-                Ok(Self { processing, destination })
+                let number = processing.wake_ups;
+                processing.wake_ups += 1;
+                Ok(Self { processing, destination, number })
             }
             None => Err(processing),
         }
     }
 
-    /// The envelope to send.
+    /// The wake-up to send.
     ///
     /// # Panics
     /// Never: the type's name is a constant.
-    pub fn envelope(&self) -> Envelope {
+    pub fn publication(&self) -> Publication {
         let attempt = self.processing.attempt;
-        Envelope {
+        let deduplication_id = DeduplicationId::of_wake_up(attempt, &self.destination.endpoint, self.number);
+        let envelope = Envelope {
             message_id: MessageId::from_name(WAKE_UP_TYPE, &attempt.to_string()),
             to: self.destination.clone(),
             message_type: MessageType::new(WAKE_UP_TYPE).expect("the constant is a valid name"),
@@ -52,7 +58,8 @@ impl WakeUpStep {
                 attempt,
                 expected: self.processing.view.control.as_ref().map(|control| control.version),
             },
-        }
+        };
+        Publication { envelope, deduplication_id }
     }
 
     /// Takes the broker's answer: without a confirmed wake-up the requests are not committed.

@@ -184,7 +184,7 @@ impl World {
             }
             Step::Handle(handle) => add(handle),
             Step::WakeUp(wake_up) => {
-                self.sent.push(wake_up.envelope());
+                self.sent.push(wake_up.publication().envelope);
                 wake_up.answer(Ok(()))
             }
             Step::Commit(commit) => {
@@ -245,9 +245,9 @@ impl World {
                 publish.answer(answers)
             }
             CompletionStep::Publish(publish) => {
-                let envelopes = publish.envelopes();
-                let answers = envelopes.iter().map(|_| Ok(())).collect();
-                self.sent.extend(envelopes);
+                let publications = publish.publications();
+                let answers = publications.iter().map(|_| Ok(())).collect();
+                self.sent.extend(publications.into_iter().map(|publication| publication.envelope));
                 publish.answer(answers)
             }
             CompletionStep::CleanUp(clean_up) => {

@@ -23,18 +23,14 @@ pub(super) fn endpoint(name: &str) -> EndpointName {
 
 pub(super) fn message(endpoint: &EndpointName, envelope: impl Into<Bytes>) -> OutgoingMessage {
     let envelope = envelope.into();
-    OutgoingMessage {
-        endpoint: endpoint.clone(),
-        partition: PartitionKey::new("conformance").expect("the suite's names are short"),
-        // Unique to endpoint and content: a broker that deduplicates by id must find nothing to do.
-        message_id: MessageId::from_name(
-            endpoint.as_str(),
-            &format!("{:?}", envelope.slice(..envelope.len().min(300))),
-        ),
+    // Unique to endpoint and content: a broker that deduplicates by id must find nothing to do.
+    let name = format!("{:?}", envelope.slice(..envelope.len().min(300)));
+    OutgoingMessage::without_token(
+        endpoint.clone(),
+        PartitionKey::new("conformance").expect("the suite's names are short"),
+        MessageId::from_name(endpoint.as_str(), &name),
         envelope,
-        headers: Vec::new(),
-        delay: Duration::ZERO,
-    }
+    )
 }
 
 pub(super) async fn send<E: Into<Bytes>>(

@@ -29,6 +29,27 @@ pub async fn a_delayed_message_does_not_come_before_its_delay(
     acknowledge(&*broker, &orders, second).await;
 }
 
+/// A broker that deduplicates does so by the id that it is given for it: a message id may stand for several messages.
+pub async fn different_messages_with_one_message_id_are_all_delivered(
+    make: impl AsyncFn() -> Arc<dyn Broker>,
+    config: &BrokerConfig,
+) {
+    let broker = make().await;
+    let orders = endpoint("one-id");
+    let first = message(&orders, "first");
+    let same_id = |text| OutgoingMessage { message_id: first.message_id, ..message(&orders, text) };
+    let (second, third) = (same_id("second"), same_id("third"));
+    confirm(broker.send(vec![first.clone(), second]).await);
+    let deliveries = take(&*broker, &orders, 2, config).await;
+    assert_eq!(envelopes(&deliveries), HashSet::from(["first".into(), "second".into()]));
+    acknowledge(&*broker, &orders, deliveries).await;
+    // One that is remembered by a broker must not swallow the next one either.
+    confirm(broker.send(vec![third]).await);
+    let deliveries = take(&*broker, &orders, 1, config).await;
+    assert_eq!(deliveries[0].envelope, "third");
+    acknowledge(&*broker, &orders, deliveries).await;
+}
+
 /// One answer for each message and each settlement, in their order: here, told apart by what is refused.
 pub async fn answers_come_in_the_order_of_the_messages(
     make: impl AsyncFn() -> Arc<dyn Broker>,

@@ -51,14 +51,12 @@ async fn send(gate: &Gate, name: &str, messages: Vec<Add>) {
 
 /// Copies of whatever a queue holds are sent again by a broker with no manners.
 async fn send_raw(broker: &InProcessBroker, endpoint: &str, envelope: impl Into<bytes::Bytes>) {
-    let message = OutgoingMessage {
-        endpoint: EndpointName::new(endpoint).unwrap(),
-        partition: "P".try_into().unwrap(),
-        message_id: MessageId::from_bytes([0; 16]),
-        envelope: envelope.into(),
-        headers: Vec::new(),
-        delay: Duration::ZERO,
-    };
+    let message = OutgoingMessage::without_token(
+        EndpointName::new(endpoint).unwrap(),
+        "P".try_into().unwrap(),
+        MessageId::from_bytes([0; 16]),
+        envelope.into(),
+    );
     broker.send(vec![message]).await.pop().unwrap().unwrap();
 }
 

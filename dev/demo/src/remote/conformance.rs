@@ -188,13 +188,15 @@ mod breaks {
         let directory = tempfile::tempdir().unwrap();
         let address = directory.path().join("host");
         let orders = EndpointName::new("orders").unwrap();
-        let message = |name: &'static str| OutgoingMessage {
-            endpoint: orders.clone(),
-            partition: PartitionKey::new("order/1").unwrap(),
-            message_id: MessageId::from_name("test", name),
-            envelope: Bytes::from_static(name.as_bytes()),
-            headers: Vec::new(),
-            delay: Duration::ZERO,
+        let message = |name: &'static str| {
+            let id = MessageId::from_name("test", name);
+            let envelope = Bytes::from_static(name.as_bytes());
+            OutgoingMessage::without_token(
+                orders.clone(),
+                PartitionKey::new("order/1").unwrap(),
+                id,
+                envelope,
+            )
         };
         let host = Host::start(&address, memory_store(), queues()).await;
         let connection = Arc::new(Connection::open(&address));

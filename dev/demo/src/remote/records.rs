@@ -3,8 +3,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use tollgate::proto::{
-    BrokerError, Commit, CommitOutcome, DeduplicationKey, Delivery, EndpointName, EntryKey, EntryRead,
-    Incarnation, ItemName, ItemValue, LimitExceeded, LoadRequest, LoadedPartition, MessageId,
+    BrokerError, Commit, CommitOutcome, DeduplicationId, DeduplicationKey, Delivery, EndpointName, EntryKey,
+    EntryRead, Incarnation, ItemName, ItemValue, LimitExceeded, LoadRequest, LoadedPartition, MessageId,
     OutgoingMessage, PartitionKey, Receipt, RecordWrite, ScanCursor, ScanPage, ScannedPartition, Sequence,
     SessionMark, Settlement, StoreAlias, StoreError, StoreLimits, TokenRef, Verdict, Version,
 };
@@ -58,23 +58,29 @@ structs! {
     EntryKey { sequence, index }
     TokenRef { store, partition, entry }
     SessionMark { store, scope, position, token }
-    OutgoingMessage { endpoint, partition, message_id, envelope, headers, delay }
+    OutgoingMessage { endpoint, partition, message_id, deduplication_id, envelope, headers, delay }
     Delivery { envelope, receipt, delivery_count }
     Settlement { receipt, verdict }
 }
 
-impl Wire for MessageId {
-    fn put(&self, to: &mut BytesMut) {
-        to.extend_from_slice(self.as_bytes());
-    }
+macro_rules! ids {
+    ($($name:ident: $what:literal),* $(,)?) => {$(
+        impl Wire for $name {
+            fn put(&self, to: &mut BytesMut) {
+                to.extend_from_slice(self.as_bytes());
+            }
 
-    fn take(from: &mut Bytes) -> Result<Self, Garbled> {
-        let (bytes, rest) = from.split_first_chunk().ok_or(Garbled("message id"))?;
-        let (id, length) = (Self::from_bytes(*bytes), from.len() - rest.len());
-        from.advance(length);
-        Ok(id)
-    }
+            fn take(from: &mut Bytes) -> Result<Self, Garbled> {
+                let (bytes, rest) = from.split_first_chunk().ok_or(Garbled($what))?;
+                let (id, length) = (Self::from_bytes(*bytes), from.len() - rest.len());
+                from.advance(length);
+                Ok(id)
+            }
+        }
+    )*};
 }
+
+ids!(MessageId: "message id", DeduplicationId: "deduplication id");
 
 impl Wire for Incarnation {
     fn put(&self, to: &mut BytesMut) {

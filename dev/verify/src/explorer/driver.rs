@@ -71,7 +71,11 @@ impl World {
                     if self.has(DriverMutation::ReceiverChoosesPartition) {
                         count_delivery(&mut scene, bytes, 2);
                     }
-                    let tokenless = Tokenless::ByIdentity { expires_at_ms: u64::MAX };
+                    let tokenless = if self.is_natural(envelope.message_id) {
+                        Tokenless::Natural
+                    } else {
+                        Tokenless::ByIdentity { expires_at_ms: u64::MAX }
+                    };
                     incoming.push(Incoming::Message { envelope: envelope.into(), tokenless });
                 }
             }

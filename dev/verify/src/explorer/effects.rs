@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tollgate_proto::{
-    Audience, Body, Commit, CommitOutcome, EntryRead, Envelope, LoadRequest, LoadedPartition, OutboxEntry,
-    SessionMark, StoreAlias, TokenRef, codec,
+    Audience, Body, Commit, CommitOutcome, DeduplicationId, EntryRead, LoadRequest, LoadedPartition,
+    OutboxEntry, Publication, SessionMark, StoreAlias, TokenRef, codec,
 };
 
 use super::mutant::{DriverMutation, Mutant};
 use super::scene::{Contents, Scene};
-use super::world::{Consistency, World};
+use super::world::{Consistency, Publications, World};
 
 /// Copies of one message in the broker beyond this make no difference that is worth the states.
 const COPIES_MAX: u8 = 2;
@@ -151,8 +151,9 @@ impl World {
         })
     }
 
-    /// Gives an envelope to the broker. An error tells what is wrong with its being sent at all.
-    pub(super) fn send(&self, scene: &mut Scene, envelope: &Envelope) -> Result<(), String> {
+    /// Gives a publication to the broker. An error tells what is wrong with its being sent at all.
+    pub(super) fn send(&self, scene: &mut Scene, publication: &Publication) -> Result<(), String> {
+        let Publication { envelope, deduplication_id } = publication;
         if let Some(token) = envelope.token() {
             let sender = &scene.partitions[self.index_of(&token.partition)];
             if !sender.created.contains(&token.entry) {
@@ -161,7 +162,15 @@ impl World {
                     envelope.message_id
                 ));
             }
-            Self::publish_once(scene, envelope.message_id, token)?;
+            // What a natural handler sends is another message each time it runs, under the same id.
+            if !self.is_sent_anew(envelope.message_id) {
+                Self::publish_once(scene, envelope.message_id, token)?;
+            }
+        }
+        if self.publications == Publications::KnownDropped
+            && !Arc::make_mut(&mut scene.broker).known.insert(*deduplication_id)
+        {
+            return Ok(());
         }
         if envelope.to.endpoint.as_str() == EXTERNAL {
             Arc::make_mut(&mut scene.outside).external.insert(envelope.message_id);
@@ -203,9 +212,10 @@ impl World {
         for (key, bytes) in &commit.entries {
             let entry = codec::decode_entry(bytes).expect("only the machine writes entries");
             let token = TokenRef { store: Self::store(), partition: commit.partition.clone(), entry: *key };
-            let envelope = entry.envelope(token, None);
-            self.check_sent(scene, envelope.message_id)?;
-            self.send(scene, &envelope)?;
+            let deduplication_id = DeduplicationId::of_token(&token);
+            let publication = Publication { envelope: entry.envelope(token, None), deduplication_id };
+            self.check_sent(scene, entry.message_id)?;
+            self.send(scene, &publication)?;
         }
         Ok(())
     }

@@ -9,8 +9,10 @@ use tollgate_proto::processing::{Step, WakeUpPatience};
 use tollgate_proto::{Content, EffectName, codec};
 
 use super::driver::{Moved, View, give_back};
+use super::mutant::DriverMutation;
 use super::scene::{EffectPhase, Job, Scene, Shape, Worker};
 use super::search::Kind;
+use super::stage::first_id;
 use super::turn::{Turn, turns};
 use super::world::{Consistency, Poison, Sweep, TICK_MS, World};
 
@@ -397,7 +399,14 @@ impl World {
                 let broker = Arc::make_mut(&mut scene.broker);
                 broker.dead.remove(message);
                 broker.deliveries.remove(message);
-                give_back(&mut scene, message.clone());
+                // Under a fresh id, which no broker knows.
+                let is_dropped = self.has(DriverMutation::ReplaysUnderTheOldId) && {
+                    let envelope = codec::decode_envelope(message).expect("only the world makes envelopes");
+                    broker.known.contains(&first_id(&envelope))
+                };
+                if !is_dropped {
+                    give_back(&mut scene, message.clone());
+                }
             }
             Move::Replicate { partition } => {
                 let partition = Arc::make_mut(&mut scene.partitions[*partition]);

@@ -57,6 +57,8 @@ pub enum DriverMutation {
     CommitsWithoutWakeUp,
     /// A stalled attempt creates its blob after its deadline.
     CreatesAfterTheDeadline,
+    /// A dead letter is sent again under the id of its first publication, to a broker that remembers it.
+    ReplaysUnderTheOldId,
     /// Tokens are remembered as consumed when their message has been committed, before they are consumed.
     RemembersTokensTooEarly,
 }

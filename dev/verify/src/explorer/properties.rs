@@ -75,7 +75,7 @@ impl World {
     pub(super) fn broken(&self, scene: &Scene) -> Option<String> {
         for number in (0_u8..).take(self.scripts.len()) {
             let applied = Self::applied(scene, number);
-            if applied > 1 {
+            if applied > self.times_sent(scene, number) {
                 return Some(format!("message {number} was applied {applied} times"));
             }
         }
@@ -115,7 +115,7 @@ impl World {
         for input in &self.inputs {
             let number = input.number();
             let is_accepted = match input {
-                Input::Token(_) | Input::Identity(_) => true,
+                Input::Token(_) | Input::Identity(_) | Input::Natural(_) => true,
                 Input::Request(_) => {
                     // A client that went away may have been served or not; one that was answered was served.
                     Self::applied(scene, number) > 0 || scene.outside.requests[&number].answer.is_some()
@@ -125,7 +125,11 @@ impl World {
                 self.add_expected(number, &mut expected);
             }
         }
-        expected.into_iter().find(|number| Self::applied(scene, *number) == 0).map(|number| {
+        let is_lost = |number: &u8| {
+            let sent = if self.is_natural_input(*number) { 1 } else { self.times_sent(scene, *number) };
+            Self::applied(scene, *number) < sent
+        };
+        expected.into_iter().find(is_lost).map(|number| {
             format!("message {number} is lost: it was never applied, and nothing moves any more")
         })
     }
@@ -138,6 +142,37 @@ impl World {
         for sent in &self.script(number).sends {
             self.add_expected(*sent, expected);
         }
+    }
+
+    /// How many messages of this number there are: one, but for those that a natural handler sends anew each time it runs, which
+    /// itself may run as often as it likes.
+    fn times_sent(&self, scene: &Scene, number: u8) -> u64 {
+        if self.is_natural_input(number) {
+            return u64::MAX;
+        }
+        let sends = |parent: &u8| self.script(*parent).sends.contains(&number);
+        let natural = self.inputs.iter().map(|input| input.number()).find(sends);
+        match natural.filter(|parent| self.is_natural_input(*parent)) {
+            Some(parent) => Self::applied(scene, parent).max(1),
+            None => 1,
+        }
+    }
+
+    fn is_natural_input(&self, number: u8) -> bool {
+        self.inputs.contains(&Input::Natural(number))
+    }
+
+    /// Whether a message goes to a handler that is idempotent by its own declaration.
+    pub(super) fn is_natural(&self, id: MessageId) -> bool {
+        self.inputs
+            .iter()
+            .any(|input| matches!(input, Input::Natural(_)) && Self::input_id(input.number()) == id)
+    }
+
+    /// Whether several messages with this id are sent, each with a token of its own.
+    pub(super) fn is_sent_anew(&self, id: MessageId) -> bool {
+        self.inputs.iter().any(|input| matches!(input, Input::Natural(_)))
+            && Family::of(self).parent(id).is_some_and(|parent| self.is_natural_input(parent))
     }
 
     /// Guarantee 5.

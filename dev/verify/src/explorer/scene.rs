@@ -16,8 +16,8 @@ use tollgate_proto::marks::Marks;
 use tollgate_proto::partition_view::PartitionView;
 use tollgate_proto::processing::{HandleStep, RecoveringStep, Step};
 use tollgate_proto::{
-    Commit, ControlRecord, DeduplicationKey, EffectName, EntryKey, ItemName, ItemValue, MessageId, TokenRef,
-    codec,
+    Commit, ControlRecord, DeduplicationId, DeduplicationKey, EffectName, EntryKey, ItemName, ItemValue,
+    MessageId, TokenRef, codec,
 };
 
 /// Most pieces of a state: partitions, broker, outside, processes, workers.
@@ -75,6 +75,8 @@ pub(super) struct Broker {
     pub(super) dead: BTreeMap<Bytes, u8>,
     /// Deliveries so far, up to what makes a difference.
     pub(super) deliveries: BTreeMap<Bytes, u8>,
+    /// Ids that it was given, in worlds where it drops what it knows.
+    pub(super) known: BTreeSet<DeduplicationId>,
 }
 
 /// Everything else: blob storage, the clock, clients, outsiders, and what may still go wrong.

@@ -3,7 +3,7 @@
 use tollgate_proto::mutation::Mutation;
 
 use super::mutant::{DriverMutation, Mutant};
-use super::world::{Budget, ConsumedTokens, Poison, Script, Sweep, World};
+use super::world::{Budget, ConsumedTokens, Poison, Publications, Script, Sweep, World};
 
 /// A mutant, what it breaks, and where that shows.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ impl Specimen {
         all.extend(Self::of_side_effects());
         all.extend(Self::of_the_edge_and_identity());
         all.extend(Self::of_sessions());
+        all.extend(Self::of_publications());
         all
     }
 
@@ -294,6 +295,26 @@ impl Specimen {
                     inputs: named("e").inputs[..1].to_vec(),
                     workers: vec![2],
                     ..with(named("e"), Budget { failed_calls: 1, ..Budget::default() })
+                },
+            ),
+        ]
+    }
+
+    fn of_publications() -> Vec<Self> {
+        vec![
+            Self::machine(
+                Mutation::DeduplicatesByMessageId,
+                "section 7",
+                "a broker that deduplicates is given the message's id, and swallows what a second run sends",
+                with(named("natural"), Budget::default()),
+            ),
+            Self::driver(
+                DriverMutation::ReplaysUnderTheOldId,
+                "section 7",
+                "a dead letter is sent again under its first id, and the broker swallows it",
+                World {
+                    publications: Publications::KnownDropped,
+                    ..with(named("poison"), Budget { failed_calls: 1, ..Budget::default() })
                 },
             ),
         ]

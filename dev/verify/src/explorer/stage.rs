@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tollgate_proto::processing::HandleStep;
 use tollgate_proto::{
-    Audience, Body, Content, Destination, EndpointName, EntryKey, Envelope, Incarnation, ItemName, MessageId,
-    MessageType, OutboxEntry, PartitionKey, TokenRef, Version, codec,
+    Audience, Body, Content, DeduplicationId, Destination, EndpointName, EntryKey, Envelope, Incarnation,
+    ItemName, MessageId, MessageType, OutboxEntry, PartitionKey, TokenRef, Version, codec,
 };
 
 use super::scene::{Lane, Partition, Process, RequestState, Scene};
-use super::world::{Consistency, Input, Script, World};
+use super::world::{Consistency, Input, Publications, Script, World};
 
 /// The item that counts what was applied.
 const APPLIED: &str = "applied";
@@ -54,7 +54,7 @@ impl World {
                     let partition = PartitionKey::new(SENDERS).expect("the constant is a valid key");
                     entry.envelope(TokenRef { store: Self::store(), partition, entry: key }, None)
                 }
-                Input::Identity(_) => Envelope {
+                Input::Identity(_) | Input::Natural(_) => Envelope {
                     message_id,
                     to,
                     message_type,
@@ -68,6 +68,9 @@ impl World {
                 }
             };
             let broker = Arc::make_mut(&mut scene.broker);
+            if self.publications == Publications::KnownDropped {
+                broker.known.insert(first_id(&envelope));
+            }
             broker.available.insert(codec::encode_envelope(&envelope), self.copies);
         }
         if self.consistency == Consistency::Session {
@@ -106,6 +109,14 @@ impl World {
 
     pub(super) fn message_type() -> MessageType {
         MessageType::new(MESSAGE_TYPE).expect("the constant is a valid name")
+    }
+}
+
+/// The id under which a message with a token, or one from outside, was published first.
+pub(super) fn first_id(envelope: &Envelope) -> DeduplicationId {
+    match envelope.token() {
+        Some(token) => DeduplicationId::of_token(token),
+        None => DeduplicationId::of_message(envelope.message_id),
     }
 }
 

@@ -118,7 +118,7 @@ impl World {
             Step::Handle(handle) => self.handle(&scene, handle, None, turn),
             Step::WakeUp(wake_up) => {
                 if turn != Turn::FailsBefore {
-                    self.send(&mut scene, &wake_up.envelope())?;
+                    self.send(&mut scene, &wake_up.publication())?;
                 }
                 let sent = turn == Turn::Done || self.has(DriverMutation::CommitsWithoutWakeUp);
                 wake_up.answer(if sent { Ok(()) } else { Err("the broker can't be reached".to_owned()) })
@@ -328,15 +328,15 @@ impl World {
                 publish.answer(vec![answer; effects.len()])
             }
             CompletionStep::Publish(publish) => {
-                let envelopes = publish.envelopes();
+                let publications = publish.publications();
                 if turn != Turn::FailsBefore {
-                    for envelope in &envelopes {
-                        self.check_sent(scene, envelope.message_id)?;
-                        self.send(scene, envelope)?;
+                    for publication in &publications {
+                        self.check_sent(scene, publication.envelope.message_id)?;
+                        self.send(scene, publication)?;
                     }
                 }
                 let answer = if fails { Err("the broker can't be reached".to_owned()) } else { Ok(()) };
-                publish.answer(vec![answer; envelopes.len()])
+                publish.answer(vec![answer; publications.len()])
             }
             CompletionStep::CleanUp(clean_up) => {
                 if turn != Turn::FailsBefore {

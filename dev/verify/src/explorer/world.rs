@@ -34,6 +34,8 @@ pub struct World {
     pub sweep: Sweep,
     /// Whether processes remember consumed tokens.
     pub memory: ConsumedTokens,
+    /// What the broker remembers of messages that it was sent.
+    pub publications: Publications,
     /// What a read may see.
     pub consistency: Consistency,
     /// Until when, in milliseconds, the clock moves while others are at work. It moves in ticks of [`TICK_MS`], and at rest for
@@ -55,6 +57,8 @@ pub enum Input {
     Token(u8),
     /// A message that is known by its id only.
     Identity(u8),
+    /// A message for a handler that is idempotent by its own declaration, and sends anew each time.
+    Natural(u8),
     /// A request at the edge, known by its key.
     Request(u8),
 }
@@ -62,7 +66,9 @@ pub enum Input {
 impl Input {
     pub(super) const fn number(self) -> u8 {
         match self {
-            Self::Token(number) | Self::Identity(number) | Self::Request(number) => number,
+            Self::Token(number) | Self::Identity(number) | Self::Natural(number) | Self::Request(number) => {
+                number
+            }
         }
     }
 }
@@ -120,6 +126,15 @@ pub enum ConsumedTokens {
     Remembered,
     /// They don't.
     Forgotten,
+}
+
+/// What the broker does with a publication whose id it has been given before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publications {
+    /// It keeps every copy.
+    AllKept,
+    /// It confirms the copy and drops it, for ever: as `JetStream` and SQS FIFO do within their windows.
+    KnownDropped,
 }
 
 /// What a read may see.

@@ -2,12 +2,14 @@
 
 use tollgate_proto::{PartitionKey, StoreLimits};
 
-use super::world::{Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Script, Sweep, TICK_MS, World};
+use super::world::{
+    Blob, Budget, Consistency, ConsumedTokens, Input, Poison, Publications, Script, Sweep, TICK_MS, World,
+};
 
 impl World {
     /// The name of every world, in order.
-    pub const NAMES: [&'static str; 11] =
-        ["a", "b", "c", "d", "e", "f", "h", "poison", "fold", "tight", "blob-by-id"];
+    pub const NAMES: [&'static str; 12] =
+        ["a", "b", "c", "d", "e", "f", "h", "natural", "poison", "fold", "tight", "blob-by-id"];
 
     /// A world by its name.
     pub fn named(name: &str) -> Option<Self> {
@@ -19,6 +21,7 @@ impl World {
             "e" => Self::identity(),
             "f" => Self::sessions(),
             "h" => Self::calls(),
+            "natural" => Self::natural(),
             "poison" => Self::poison(),
             "fold" => Self::fold(),
             "tight" => Self::tight(),
@@ -43,6 +46,7 @@ impl World {
                 Budget { crashes: 1, failed_calls: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() }
             }
             "f" => Budget { stale_reads: 3, crashes: 1, ..Budget::default() },
+            "natural" => Budget { failed_calls: 1, ..Budget::default() },
             "poison" => Budget { failed_calls: 3, crashes: 1, sweeps: 1, ..Budget::default() },
             "fold" | "tight" => {
                 Budget { crashes: 1, handler_failures: 1, lost_answers: 1, ..Budget::default() }
@@ -69,6 +73,7 @@ impl World {
             deliveries_max: None,
             sweep: Sweep::Runs,
             memory: ConsumedTokens::Forgotten,
+            publications: Publications::AllKept,
             consistency: Consistency::Strong,
             clock_end_ms: 0,
             limits: StoreLimits::UNLIMITED,
@@ -181,6 +186,24 @@ impl World {
             ..Self::of(
                 "h",
                 "a call to another system: prepared, executed after the commit, followed up, deleted",
+                &["A", "B"],
+            )
+        }
+    }
+
+    /// A handler that sends anew each time it runs, and a broker that deduplicates.
+    fn natural() -> Self {
+        Self {
+            inputs: vec![Input::Natural(0)],
+            scripts: vec![
+                Script { sends: vec![1], ..Script::default() },
+                Script { partition: 1, ..Script::default() },
+            ],
+            copies: 2,
+            publications: Publications::KnownDropped,
+            ..Self::of(
+                "natural",
+                "a handler that sends anew each time it runs, and a broker that drops what it knows",
                 &["A", "B"],
             )
         }

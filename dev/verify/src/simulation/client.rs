@@ -122,14 +122,8 @@ impl Client {
             headers: Vec::new(),
             content: Content::Body(Bytes::from(body)),
         };
-        let outgoing = OutgoingMessage {
-            endpoint: to.endpoint,
-            partition: to.partition,
-            message_id: id,
-            envelope: codec::encode_envelope(&envelope),
-            headers: Vec::new(),
-            delay: Duration::ZERO,
-        };
+        let envelope = codec::encode_envelope(&envelope);
+        let outgoing = OutgoingMessage::without_token(to.endpoint, to.partition, id, envelope);
         while self.universe.broker.send(vec![outgoing.clone()]).await.iter().any(Result::is_err) {
             tokio::time::sleep(self.universe.random_duration(PATIENCE_MAX / 8)).await;
         }
