@@ -81,6 +81,11 @@ impl CompletionTask {
         Self { pending: pending.clone(), outputs, slots: Vec::new(), state: TaskState::Running }
     }
 
+    /// The pending entry that it finishes.
+    pub(crate) const fn id(&self) -> PendingId {
+        self.pending.id
+    }
+
     pub(crate) fn for_slot(mut self, slot: usize) -> Self {
         self.slots.push(slot);
         self
@@ -381,6 +386,8 @@ impl PublishStep {
     /// If there are not as many answers as envelopes.
     pub fn answer(self, answers: Vec<Result<(), String>>) -> CompletionStep {
         let mut completion = self.0;
+        let count: usize = completion.running().map(|(_, task)| task.messages().count()).sum();
+        assert_eq!(answers.len(), count, "every envelope has one answer");
         let mut answers = answers.into_iter();
         for task in completion.tasks.iter_mut().filter(|task| task.is_running()) {
             let count = task.messages().count();
@@ -391,7 +398,6 @@ impl PublishStep {
                 task.fail(format!("an outgoing message could not be sent: {reason}"));
             }
         }
-        assert!(answers.next().is_none(), "every answer belongs to an envelope");
         completion.clean_up()
     }
 }

@@ -239,6 +239,13 @@ impl AttemptId {
         Self { process, serial, round: 0 }
     }
 
+    /// The id under which this attempt commits its registrations of side effects. The commit of its messages has
+    /// another one, so that neither is taken for the other when an answer is lost (R7).
+    #[must_use]
+    pub const fn registering(self) -> Self {
+        Self { round: self.round | 1 << 31, ..self }
+    }
+
     /// The attempt that follows a reload.
     #[must_use]
     pub const fn next_round(self) -> Self {

@@ -18,8 +18,10 @@ pub enum Mutation {
     TakesLostAnswerForSuccess,
     /// R7: after a lost answer, whatever commit is found is taken for one's own.
     TakesOthersCommitForOwn,
-    /// R7: after a lost answer, an attempt that has only registered a side effect is taken for one that has committed.
+    /// R7: a registration is committed under the id of the attempt's own commit, and taken for it after a lost answer.
     TakesRegistrationForCommit,
+    /// R6: a message whose lost commit is found is acknowledged before its outputs are out.
+    SettlesLostCommitsEarly,
     /// R8: a token is consumed although an outgoing message could not be sent.
     ConsumesUnpublished,
     /// Step 2: markers are not looked for.
@@ -28,6 +30,10 @@ pub enum Mutation {
     FoldsTwins,
     /// A failing handler's changes are kept.
     KeepsChangesOfFailedHandlers,
+    /// A refusal is believed although the view was not loaded for it.
+    BelievesCachedViews,
+    /// An item that is read later is taken for one of the version that was loaded.
+    MixesVersions,
     /// Section 4: a condemned registration leaves with its first clean-up.
     DropsRegistrationsWithCleanUp,
     /// Section 4: the side effect of an overdue attempt is deleted before the attempt is fenced.
@@ -38,6 +44,8 @@ pub enum Mutation {
     ForgetsRegistrations,
     /// Section 4: what was not confirmed to be prepared is taken for something that will never be.
     TrustsFailedPreparations,
+    /// Section 4: an attempt commits although a side effect of it was not confirmed to be prepared.
+    CommitsUnconfirmedEffects,
     /// Section 4: a message is sent although a side effect that it carries has not happened.
     SendsBeforeItsEffects,
     /// Section 4: the side effects that a message carried are not deleted when its token is consumed.

@@ -214,6 +214,11 @@ pub struct Processing {
     view: PartitionView,
     /// Whether this processing has loaded the view itself.
     is_loaded: bool,
+    /// The version of the view when it was loaded or taken from the cache. What lies between it and the view's version now
+    /// are registrations of this processing, which change no items.
+    base: Option<Version>,
+    /// Whether a handler has failed on this view: the state that it saw may be why.
+    has_failed: bool,
     fold: Fold,
     /// Most messages in one fold: lowered to one when a store refuses a folded commit as too large.
     fold_max: usize,
@@ -242,6 +247,7 @@ impl Processing {
             slots.push(Slot { incoming, state });
         }
         let known = work.view.is_some();
+        let view = work.view.unwrap_or_default();
         let processing = Box::new(Self {
             store: work.store,
             partition: work.partition,
@@ -253,8 +259,10 @@ impl Processing {
             now_ms: work.now_ms,
             maintenance: work.maintenance,
             slots,
-            view: work.view.unwrap_or_default(),
+            base: view.control.as_ref().map(|control| control.version),
+            view,
             is_loaded: false,
+            has_failed: false,
             fold: Fold::default(),
             fold_max: PENDING_MAX,
             room: 0,
@@ -281,13 +289,20 @@ impl Processing {
 
     /// Drops what was folded and loads the partition again: after a conflict or a lost answer.
     fn reload(mut self: Box<Self>, why: &str) -> Step {
-        self.fold.clear();
-        self.handle_again();
         self.reloads += 1;
         if self.reloads > RELOADS_MAX {
+            self.fold.clear();
+            self.handle_again();
             let reason = format!("{why} on partition {} {RELOADS_MAX} times in a row", self.partition);
             return self.give_up(&reason);
         }
+        self.start_again()
+    }
+
+    /// Drops what was folded and loads the partition, for a new attempt.
+    fn start_again(mut self: Box<Self>) -> Step {
+        self.fold.clear();
+        self.handle_again();
         self.attempt = self.attempt.next_round();
         Step::Load(LoadStep(self))
     }
@@ -385,8 +400,6 @@ impl Processing {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct LostCommit {
     attempt: AttemptId,
-    /// The version that it would have written: the attempt alone may have written an earlier one, to register a side effect.
-    version: Version,
     /// The messages folded into it.
     members: Vec<MessageId>,
 }

@@ -5,14 +5,22 @@
 mod world;
 
 use tollgate_proto::processing::{
-    Disposition, Failure, HandleStep, Incoming, Processing, Request, RequestDeduplication, Step,
+    Disposition, Failure, HandleStep, Incoming, Lookup, Lost, Processing, Request, RequestDeduplication,
+    Step, Work,
 };
 use tollgate_proto::unit_of_work::Outgoing;
-use tollgate_proto::{Audience, Body, Destination, EffectKind, EffectName, MessageId, StoreError};
-use world::{Process, World, add, message, partition, store, until};
+use tollgate_proto::{
+    Audience, Body, Destination, EffectKind, EffectName, ItemName, ItemValue, LoadRequest, MessageId,
+    StoreError, StoreLimits,
+};
+use world::{Process, World, add, item, message, partition, store, until};
 
 fn is_commit(step: &Step) -> bool {
     matches!(step, Step::Commit(_))
+}
+
+fn is_handler(step: &Step) -> bool {
+    matches!(step, Step::Handle(_))
 }
 
 fn request(id: MessageId) -> Incoming {
@@ -127,7 +135,6 @@ fn a_refusal_beside_a_request_whose_wake_up_could_not_be_sent_is_put_back() {
     let mut process = Process::default();
     let id = MessageId::from_name("test", "request");
     let work = world.work(&process, vec![request(id), message(&envelopes[0])]);
-    let is_handler = |step: &Step| matches!(step, Step::Handle(_));
     let step = until(&mut world, &mut process, Processing::begin(work), is_handler);
     let Step::Handle(mut handle) = step else { unreachable!() };
     handle.unit_of_work().send(Outgoing {
@@ -154,12 +161,12 @@ fn what_was_not_confirmed_and_comes_to_be_after_its_clean_up_is_deleted_once_mor
         let (mut world, envelopes) = World::with_messages(&[""]);
         let mut process = Process::default();
         let work = world.work(&process, vec![message(&envelopes[0])]);
-        let is_handler = |step: &Step| matches!(step, Step::Handle(_));
         let step = until(&mut world, &mut process, Processing::begin(work), is_handler);
         let Step::Handle(mut handle) = step else { unreachable!() };
-        create(&mut world, &mut handle, "late");
-        if unconfirmed {
-            handle.unconfirmed();
+        register(&mut world, &mut handle, "late");
+        world.blobs.insert(EffectName::new("late").unwrap());
+        if !unconfirmed {
+            handle.prepared(&EffectName::new("late").unwrap());
         }
         let failure = Failure::Passing { reason: "the connection broke".into() };
         let settled = world.settle(&mut process, handle.failed(failure));
@@ -176,10 +183,139 @@ fn what_was_not_confirmed_and_comes_to_be_after_its_clean_up_is_deleted_once_mor
     }
 }
 
-fn create(world: &mut World, handle: &mut HandleStep, name: &str) {
+fn register(world: &mut World, handle: &mut HandleStep, name: &str) {
     let name = EffectName::new(name).unwrap();
-    let commit = handle.register(EffectKind::new("blob").unwrap(), name.clone(), 1_000).unwrap();
+    let commit = handle.register(EffectKind::new("blob").unwrap(), name, 1_000).unwrap();
     let answer = Ok(world.commit(commit));
     handle.registered(&answer).unwrap();
+}
+
+fn create(world: &mut World, handle: &mut HandleStep, name: &str) {
+    register(world, handle, name);
+    let name = EffectName::new(name).unwrap();
+    handle.prepared(&name);
     world.blobs.insert(name);
+}
+
+/// Reads the item that no story preloads, as a driver does.
+fn read_later(world: &World, handle: &mut HandleStep) -> Result<(), Lost> {
+    let other = ItemName::new("other").unwrap();
+    let request = LoadRequest { partition: partition(), items: vec![other.clone()], records: Vec::new() };
+    let loaded = world.load(&request);
+    let value = loaded.items.into_iter().next().and_then(|(_, value)| value);
+    handle.provide(other, value, loaded.control.as_ref())
+}
+
+/// The item and one that is read later are of two versions: what the handler says of them it says of a state that never was.
+#[test]
+fn a_refusal_of_items_of_two_versions_is_judged_again_on_those_of_one() {
+    let (mut world, envelopes) = World::with_messages(&["", "only before all"]);
+    let (mut slow, mut other) = (Process::default(), Process::default());
+    let work = world.work(&slow, vec![message(&envelopes[1])]);
+    let step = until(&mut world, &mut slow, Processing::begin(work), is_handler);
+    let Step::Handle(mut handle) = step else { unreachable!() };
+    assert_eq!(read_later(&world, &mut handle), Ok(()), "so far nothing has changed");
+    world.process(&mut other, vec![message(&envelopes[0])]);
+    assert_eq!(read_later(&world, &mut handle), Err(Lost));
+    let refusal = handle.failed(Failure::Permanent { reason: "the books do not balance".into() });
+    assert!(matches!(refusal, Step::Load(_)), "it is not believed");
+    let settled = world.settle(&mut slow, refusal);
+    assert!(
+        matches!(&settled.dispositions[0], Disposition::DeadLetter { reason } if reason == "late"),
+        "{:?}",
+        settled.dispositions
+    );
+}
+
+/// A registration of the attempt itself changes no item: what is read beside it is of the same state.
+#[test]
+fn an_item_that_is_read_while_a_side_effect_is_registered_is_of_the_view() {
+    let (mut world, envelopes) = World::with_messages(&[""]);
+    let mut process = Process::default();
+    let work = world.work(&process, vec![message(&envelopes[0])]);
+    let step = until(&mut world, &mut process, Processing::begin(work), is_handler);
+    let Step::Handle(mut handle) = step else { unreachable!() };
+    let (name, kind) = (EffectName::new("a").unwrap(), EffectKind::new("blob").unwrap());
+    let before = world.clone();
+    let commit = handle.register(kind, name.clone(), 1_000).unwrap();
+    let answer = Ok(world.commit(commit));
+    assert_eq!(read_later(&world, &mut handle), Ok(()), "it has happened, and is not answered yet");
+    handle.registered(&answer).unwrap();
+    assert_eq!(read_later(&before, &mut handle), Ok(()), "this read came late");
+    handle.prepared(&name);
+    assert_eq!(world.settle(&mut process, add(handle)).dispositions, [Disposition::Committed]);
+}
+
+#[test]
+fn a_limit_that_a_cached_view_exceeds_is_judged_again_on_the_partition_itself() {
+    let (mut world, envelopes) = World::with_messages(&["", "grow", "shrink", "grow"]);
+    let (mut late, mut other) = (Process::default(), Process::default());
+    let limits = StoreLimits { item_bytes_max: 1_000, ..StoreLimits::UNLIMITED };
+    let mut run = |process: &mut Process, place: usize| {
+        let work = Work { limits, ..world.work(process, vec![message(&envelopes[place])]) };
+        let mut step = Processing::begin(work);
+        loop {
+            step = match step {
+                Step::Handle(handle) => resize(handle),
+                Step::Settled(settled) => {
+                    process.view = settled.view;
+                    return settled.dispositions;
+                }
+                step => world.advance(process, step),
+            }
+        }
+    };
+    run(&mut late, 1);
+    run(&mut other, 2);
+    assert_eq!(
+        run(&mut late, 3),
+        [Disposition::Committed],
+        "the cache remembers 600 bytes, the store has none"
+    );
+}
+
+/// Makes the item longer by 600 bytes, or empties it.
+fn resize(mut handle: HandleStep) -> Step {
+    let length = match handle.get(&item()) {
+        Lookup::Present(value) => value.bytes().len(),
+        Lookup::Absent | Lookup::Unknown => 0,
+    };
+    let shrinks = matches!(&handle.input().body, Body::Inline(body) if body.as_ref() == b"shrink");
+    let length = if shrinks { 0 } else { length + 600 };
+    handle.unit_of_work().put(item(), ItemValue::Binary(vec![b'1'; length].into()));
+    handle.succeeded()
+}
+
+#[test]
+fn a_store_that_refuses_a_commit_on_a_cached_view_as_too_large_is_asked_again_after_a_load() {
+    let (mut world, envelopes) = World::with_messages(&["", ""]);
+    let mut process = Process::default();
+    world.process(&mut process, vec![message(&envelopes[0])]);
+    let work = world.work(&process, vec![message(&envelopes[1])]);
+    let mut step = until(&mut world, &mut process, Processing::begin(work), is_commit);
+    for is_loaded in [false, true] {
+        let Step::Commit(commit) = step else { unreachable!() };
+        let limit = tollgate_proto::LimitExceeded::TransactionBytes { bytes: 3, max: 2 };
+        let too_large = StoreError::TooLarge { store: store(), partition: partition(), limit };
+        step = commit.answer(Err(too_large));
+        if !is_loaded {
+            assert!(matches!(step, Step::Load(_)), "the view may be old");
+            step = until(&mut world, &mut process, step, is_commit);
+        }
+    }
+    let Step::Settled(settled) = step else { panic!("the partition itself is too large") };
+    assert!(matches!(settled.dispositions[0], Disposition::DeadLetter { .. }));
+}
+
+/// It may have failed for what it saw, and what it saw may be long over.
+#[test]
+fn a_view_on_which_a_handler_failed_is_loaded_again_unless_it_was_loaded_for_it() {
+    let (mut world, envelopes) = World::with_messages(&["", "fail"]);
+    let mut process = Process::default();
+    world.process(&mut process, vec![message(&envelopes[0])]);
+    let dispositions = world.process(&mut process, vec![message(&envelopes[1])]);
+    assert!(matches!(dispositions[0], Disposition::Retry { .. }));
+    assert!(process.view.is_none(), "the next try sees the partition as it is");
+    world.process(&mut process, vec![message(&envelopes[1])]);
+    assert!(process.view.is_some(), "this one has");
 }

@@ -8,7 +8,7 @@ mod world;
 use tollgate_proto::completion::CompletionStep;
 use tollgate_proto::processing::{Disposition, Incoming, Processing, Step, Work};
 use tollgate_proto::{
-    Content, LoadedPartition, MessageId, PartitionKey, Placement, SessionMark, StoreError, codec,
+    Content, Envelope, LoadedPartition, MessageId, PartitionKey, Placement, SessionMark, StoreError, codec,
 };
 use world::{Process, World, item, lost_answer, message, partition, small_limits, store, until};
 
@@ -317,6 +317,39 @@ fn an_envelope_that_does_not_match_its_outbox_entry_is_dead_lettered_and_consume
         assert!(world.read(envelopes[0].token().unwrap()).is_some());
     }
     assert_eq!(world.count(), 0);
+}
+
+/// The handler is chosen by the envelope's type and gets the entry's body: they must belong together.
+#[test]
+fn an_envelope_of_another_type_than_its_outbox_entry_is_dead_lettered_and_consumes_nothing() {
+    let (mut world, envelopes) = World::with_messages(&[""]);
+    let forged = Envelope { message_type: "refund".try_into().unwrap(), ..envelopes[0].clone() };
+    let dispositions = world.process(&mut Process::default(), vec![message(&forged)]);
+    assert!(
+        matches!(&dispositions[0], Disposition::DeadLetter { reason } if reason.contains("of type refund")),
+        "{dispositions:?}"
+    );
+    assert_eq!((world.count(), world.entry_count()), (0, 1));
+    assert_eq!(
+        world.process(&mut Process::default(), vec![message(&envelopes[0])]),
+        [Disposition::Committed]
+    );
+}
+
+/// An answer that is missing confirms nothing, and one too many belongs to something else.
+#[test]
+fn answers_that_are_not_as_many_as_envelopes_confirm_nothing() {
+    for count in [0, 2] {
+        let (mut world, envelopes) = World::with_messages(&["send"]);
+        let mut process = Process::default();
+        let work = world.work(&process, vec![message(&envelopes[0])]);
+        let settled = world.settle(&mut process, Processing::begin(work));
+        let CompletionStep::Publish(publish) = settled.completion.unwrap().begin() else {
+            panic!("publishing comes first")
+        };
+        let answered = std::panic::catch_unwind(|| publish.answer(vec![Ok(()); count]));
+        assert!(answered.is_err(), "{count} answers were taken for one");
+    }
 }
 
 #[test]

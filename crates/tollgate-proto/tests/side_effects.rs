@@ -7,7 +7,7 @@ mod world;
 use tollgate_proto::processing::{
     Disposition, HandleStep, Incoming, Maintenance, Processing, Step, Tokenless, Work,
 };
-use tollgate_proto::{Content, EffectKind, EffectName, Envelope};
+use tollgate_proto::{Content, EffectKind, EffectName, Envelope, MessageId};
 use world::{Process, World, add, lost_answer, message, until};
 
 /// Runs to the handler, registers a blob and creates it; gives the step back before the handler ends.
@@ -18,6 +18,7 @@ fn with_blob(world: &mut World, process: &mut Process, work: Work, name: &str) -
     let commit = handle.register(EffectKind::new("blob").unwrap(), name.clone(), 1_000).unwrap();
     let answer = Ok(world.commit(commit));
     handle.registered(&answer).unwrap();
+    handle.prepared(&name);
     world.blobs.insert(name);
     handle
 }
@@ -121,4 +122,73 @@ fn an_attempt_that_has_only_registered_a_side_effect_is_not_taken_for_one_that_h
     let settled = world.settle(&mut process, commit.answer(Err(lost_answer())));
     assert_eq!(settled.dispositions, [Disposition::Committed]);
     assert_eq!(world.count(), 1, "the handler was run again");
+}
+
+/// The handler's `timeout` struck while the registration was under way, and the handler went on without its side effect.
+#[test]
+fn a_registration_that_nobody_waited_for_is_not_taken_for_the_commit() {
+    let (mut world, envelopes) = World::with_messages(&[""]);
+    let known_by_its_id = Envelope { content: Content::Body("".into()), ..envelopes[0].clone() };
+    let neighbour = Envelope { message_id: MessageId::from_bytes([9; 16]), ..known_by_its_id.clone() };
+    let incoming = |envelope: Envelope| Incoming::Message {
+        envelope: envelope.into(),
+        tokenless: Tokenless::ByIdentity { expires_at_ms: u64::MAX },
+    };
+    let mut process = Process::default();
+    let work = world.work(&process, vec![incoming(known_by_its_id), incoming(neighbour)]);
+    let is_handler = |step: &Step| matches!(step, Step::Handle(_));
+    let step = until(&mut world, &mut process, Processing::begin(work), is_handler);
+    let Step::Handle(mut handle) = step else { unreachable!() };
+    let registration =
+        handle.register(EffectKind::new("blob").unwrap(), EffectName::new("a").unwrap(), 1_000).unwrap();
+    world.commit(registration);
+    let settled = world.settle(&mut process, add(handle));
+    assert!(matches!(settled.dispositions[0], Disposition::Retry { .. }), "{:?}", settled.dispositions);
+    assert_eq!(settled.dispositions[1..], [Disposition::Committed], "its neighbour starts again at once");
+    assert_eq!(world.count(), 1, "the neighbour is applied, and not only said to be");
+}
+
+#[test]
+fn a_registration_commits_under_an_id_that_is_not_its_attempts() {
+    let (mut world, envelopes) = World::with_messages(&[""]);
+    let mut process = Process::default();
+    let work = world.work(&process, vec![message(&envelopes[0])]);
+    let handle = with_blob(&mut world, &mut process, work, "a");
+    let registered = world.control().unwrap();
+    assert_ne!(registered.attempt, handle.attempt());
+    assert_eq!(registered.registrations[0].attempt, handle.attempt(), "the side effect is the attempt's");
+    world.settle(&mut process, add(handle));
+    assert_ne!(world.control().unwrap().attempt, registered.attempt);
+}
+
+/// The handler's `timeout` struck while the blob was uploaded, and the handler went on without it.
+#[test]
+fn an_attempt_whose_preparation_was_dropped_commits_nothing_and_leaves_nothing() {
+    let (mut world, envelopes) = World::with_messages(&[""]);
+    let mut process = Process::default();
+    let work = world.work(&process, vec![message(&envelopes[0])]);
+    let is_handler = |step: &Step| matches!(step, Step::Handle(_));
+    let step = until(&mut world, &mut process, Processing::begin(work), is_handler);
+    let Step::Handle(mut handle) = step else { unreachable!() };
+    let name = EffectName::new("dropped").unwrap();
+    let commit = handle.register(EffectKind::new("blob").unwrap(), name.clone(), 1_000).unwrap();
+    let answer = Ok(world.commit(commit));
+    handle.registered(&answer).unwrap();
+    world.blobs.insert(name.clone());
+    let settled = world.settle(&mut process, add(handle));
+    assert!(matches!(settled.dispositions[0], Disposition::Retry { .. }), "{:?}", settled.dispositions);
+    assert_eq!(world.count(), 0);
+    world.complete(&mut process, settled.completion.unwrap());
+    assert!(world.blobs.is_empty());
+    // The upload was still under way.
+    world.blobs.insert(name);
+    assert_eq!(world.process(&mut process, vec![message(&envelopes[0])]), [Disposition::Committed]);
+    assert_eq!((world.count(), world.blobs.len()), (1, 0), "the attempt that commits cleans up after it");
+    world.blobs.insert(EffectName::new("dropped").unwrap());
+    world.now_ms = 2_000;
+    let mut sweeper = Process::default();
+    world.tidy(&mut sweeper);
+    world.tidy(&mut sweeper);
+    assert!(world.blobs.is_empty(), "and once more when nothing of the first can come any more");
+    assert_eq!(world.control().unwrap().registrations, []);
 }

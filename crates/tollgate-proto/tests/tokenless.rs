@@ -137,9 +137,32 @@ fn a_request_whose_commit_was_not_answered_is_found_by_its_attempt() {
     let step = commit.answer(Err(lost_answer()));
     let settled = world.settle(&mut process, step);
     assert_eq!(settled.dispositions, [Disposition::Committed]);
+    world.complete(&mut process, settled.completion.expect("its outputs are not out"));
     assert_eq!(world.count(), 1);
     let published = world.sent.iter().filter(|envelope| envelope.token().is_some()).count();
     assert_eq!(published, 1);
+}
+
+/// The last copy of a message whose answer was lost must not be acknowledged while the broker is down: nobody else may come.
+#[test]
+fn a_message_whose_lost_commit_is_found_waits_for_its_outputs() {
+    let (mut world, _) = World::with_messages(&[]);
+    let incoming = Incoming::Message {
+        envelope: tokenless_envelope("send").into(),
+        tokenless: Tokenless::ByIdentity { expires_at_ms: 9 },
+    };
+    let mut process = Process::default();
+    let work = world.work(&process, vec![incoming.clone()]);
+    let is_commit = |step: &Step| matches!(step, Step::Commit(_));
+    let step = until(&mut world, &mut process, Processing::begin(work), is_commit);
+    let Step::Commit(commit) = step else { unreachable!("that was waited for") };
+    world.commit(commit.request());
+    let settled = world.settle(&mut process, commit.answer(Err(lost_answer())));
+    assert_eq!(settled.dispositions, [Disposition::Committed]);
+    let completion = settled.completion.expect("its outputs are not out");
+    assert_eq!(completion.slots().collect::<Vec<_>>(), [0], "the message waits for them");
+    world.complete(&mut process, completion);
+    assert_eq!((world.count(), world.sent.len()), (1, 1));
 }
 
 fn wake_up(envelope: &Envelope, patience: WakeUpPatience) -> Incoming {
@@ -201,5 +224,6 @@ fn a_conflict_with_our_own_commit_does_not_apply_a_tokenless_message_twice() {
     let step = commit.answer(Ok(outcome));
     let settled = world.settle(&mut process, step);
     assert_eq!(settled.dispositions, [Disposition::Committed]);
+    world.complete(&mut process, settled.completion.expect("its outputs are not out"));
     assert_eq!((world.count(), world.sent.len()), (1, 1));
 }

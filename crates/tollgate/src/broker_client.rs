@@ -128,7 +128,10 @@ impl BrokerClient {
         let Some(first) = messages.first().map(|message| message.endpoint.clone()) else { return Vec::new() };
         let count = messages.len();
         let Some(answers) = self.sends.ask(messages).await else {
-            return vec![Err(unknown(first, &"the engine's runtime is shutting down")); count];
+            return vec![
+                Err(unknown(first, &"the call was given up, and whether it was made is not known"));
+                count
+            ];
         };
         self.counters.published.add(answers.iter().filter(|answer| answer.is_ok()).count());
         answers

@@ -154,27 +154,44 @@ impl<Request: Send + 'static, Answer: Send + 'static> Shared<Request, Answer> {
                     Requests::Many(many) => requests.extend(many),
                 }
             }
-            let rest = requests.split_off(requests.len().min(self.batch_max));
-            let mut answers = (self.call)(requests).await;
-            requests = rest;
-            while !requests.is_empty() {
-                let rest = requests.split_off(requests.len().min(self.batch_max));
-                answers.extend((self.call)(requests).await);
-                requests = rest;
-            }
-            let mut answers = answers.into_iter();
-            for (count, reply) in replies {
-                let Some(reply) = reply else {
-                    answers.by_ref().take(count).for_each(drop);
-                    continue;
-                };
-                let share: Vec<Answer> = answers.by_ref().take(count).collect();
-                debug_assert_eq!(share.len(), count, "a call answers each of its requests");
-                // Whoever asked may have been cancelled; the call has happened all the same.
-                let _ = reply.send(share);
+            if let Some(answers) = self.answers(requests).await {
+                let mut answers = answers.into_iter();
+                for (count, reply) in replies {
+                    let share: Vec<Answer> = answers.by_ref().take(count).collect();
+                    if let Some(reply) = reply {
+                        // The asker may have been cancelled; the call has happened all the same.
+                        let _ = reply.send(share);
+                    }
+                }
             }
             self.lock().collecting += 1;
         }
+    }
+
+    /// Calls until all requests are answered. `None`: a call has not given one answer to each of its requests, so it is not
+    /// known which answer belongs to which, and all of them fail.
+    async fn answers(&self, mut requests: Vec<Request>) -> Option<Vec<Answer>> {
+        let mut all = Vec::new();
+        while !requests.is_empty() {
+            let rest = requests.split_off(requests.len().min(self.batch_max));
+            let count = requests.len();
+            let answers = (self.call)(requests).await;
+            if answers.len() != count {
+                tracing::error!(
+                    count,
+                    answers = answers.len(),
+                    "a batched call has miscounted; its requests fail"
+                );
+                return None;
+            }
+            if all.is_empty() {
+                all = answers;
+            } else {
+                all.extend(answers);
+            }
+            requests = rest;
+        }
+        Some(all)
     }
 
     fn take_batch(self: &Arc<Self>) -> Option<Vec<Group<Request, Answer>>> {
@@ -311,6 +328,25 @@ mod tests {
         }
         assert_eq!(answers, [Some(vec![1]), None, Some(vec![2]), Some(vec![3])]);
         assert_eq!(coalescer.ask(vec![4]).await, Some(vec![4]));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_gives_too_few_or_too_many_answers_fails_its_requests_and_no_others() {
+        let tasks = Tasks::new(Arc::new(TokioRuntime::new()));
+        let coalescer: Coalescer<u64, u64> = Coalescer::new(tasks, 2, |requests: Vec<u64>| {
+            Box::pin(async move {
+                match requests[..] {
+                    [13, _] => vec![1],
+                    [14, _] => vec![1, 2, 3],
+                    _ => requests,
+                }
+            })
+        });
+        assert_eq!(coalescer.ask(vec![1, 2]).await, Some(vec![1, 2]));
+        assert_eq!(coalescer.ask(vec![13, 2]).await, None);
+        assert_eq!(coalescer.ask(vec![14, 2]).await, None);
+        assert_eq!(coalescer.ask(vec![1, 2, 13, 4]).await, None, "one of its two calls");
+        assert_eq!(coalescer.ask(vec![3, 4]).await, Some(vec![3, 4]));
     }
 
     #[tokio::test]

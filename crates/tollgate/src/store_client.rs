@@ -111,7 +111,7 @@ impl StoreClient {
     }
 
     fn gone(&self) -> StoreError {
-        let reason = "the engine's runtime is shutting down".to_owned();
+        let reason = "the call was given up, and whether it was made is not known".to_owned();
         StoreError::Unavailable { store: self.alias().clone(), reason }
     }
 
@@ -205,6 +205,10 @@ async fn call_repeatedly<C: StoreCall>(
     let copies = requests.clone();
     C::counter_add(&counters);
     let mut answers = C::call(&*store, requests).await;
+    if answers.len() != copies.len() {
+        // The coalescer fails all of them: nothing tells which answer belongs to which request.
+        return answers;
+    }
     for failures in 1..=REPETITIONS_MAX {
         let failed: Vec<usize> = (0..answers.len())
             .filter(|place| answers[*place].as_ref().is_err_and(StoreError::is_retryable))
@@ -217,8 +221,10 @@ async fn call_repeatedly<C: StoreCall>(
         wait(&tasks, failures, &errors).await;
         C::counter_add(&counters);
         let again = C::call(&*store, failed.iter().map(|place| copies[*place].clone()).collect()).await;
-        for (place, answer) in failed.into_iter().zip(again) {
-            answers[place] = answer;
+        if again.len() == failed.len() {
+            for (place, answer) in failed.into_iter().zip(again) {
+                answers[place] = answer;
+            }
         }
     }
     let failure =

@@ -51,23 +51,8 @@ pub(crate) struct Effects {
     /// Prepared, and not carried by a message yet.
     pub(crate) loose: u32,
     pub(crate) fate: Fate,
-    /// The step at which a preparation is, or at which it was dropped.
-    pub(crate) stage: Stage,
-    /// Prepared by a task whose result the handler has not taken yet.
-    pub(crate) unclaimed: u32,
     /// The time for which the target of one of them asked to be left alone.
     pub(crate) left_alone: Option<Duration>,
-}
-
-/// The step of the one preparation that is under way.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
-    #[default]
-    Idle,
-    /// The commit that registers it was sent and is not answered.
-    Registering,
-    /// It is registered, and something of it may come to be.
-    Preparing,
 }
 
 /// Whether the attempt may still commit, as far as its side effects have shown.
@@ -79,28 +64,6 @@ pub(crate) enum Fate {
     Overtaken,
     /// A side effect failed, and may exist all the same: only an attempt that fails cleans it up.
     Failed { reason: String },
-}
-
-/// Why an attempt can't commit that has dropped a preparation.
-const INTERRUPTED: &str = "the handler dropped the preparation of a side effect before it had its result";
-
-impl Effects {
-    /// Finds a preparation that was dropped half way: something of it may come to be, so the attempt can't commit any more.
-    pub(crate) fn interrupt(&mut self, step: Option<&mut HandleStep>) {
-        match std::mem::take(&mut self.stage) {
-            Stage::Idle => {}
-            // The commit may happen or not, and at any time.
-            Stage::Registering => self.fate = Fate::Overtaken,
-            Stage::Preparing => {
-                if let Some(step) = step {
-                    step.unconfirmed();
-                }
-                if self.fate == Fate::Open {
-                    self.fate = Fate::Failed { reason: INTERRUPTED.into() };
-                }
-            }
-        }
-    }
 }
 
 impl Tx {
@@ -147,8 +110,12 @@ impl Tx {
 
     /// Reads an item of the partition, as changed by this handler so far. `None`: there is no such item.
     ///
+    /// All items that a handler reads are of one version of the partition, also those that are not in memory and come from
+    /// the store.
+    ///
     /// # Errors
-    /// A store error, or [`TollgateError::Decode`] if the item is not a `T`.
+    /// A store error; [`TollgateError::Overtaken`] if another process has changed the partition since the handler began: it
+    /// is run again, whatever it returns; or [`TollgateError::Decode`] if the item is not a `T`.
     pub async fn get<T: DeserializeOwned>(&self, item: &str) -> Result<Option<T>, TollgateError> {
         let item = ItemName::new(item)?;
         let Some(value) = self.read(&item).await? else { return Ok(None) };
@@ -162,7 +129,7 @@ impl Tx {
     /// Reads an item as the bytes it is stored as.
     ///
     /// # Errors
-    /// A store error.
+    /// A store error, or [`TollgateError::Overtaken`], as for [`Tx::get`].
     pub async fn get_bytes(&self, item: &str) -> Result<Option<Bytes>, TollgateError> {
         Ok(self.read(&ItemName::new(item)?).await?.map(|value| value.bytes().clone()))
     }
@@ -181,7 +148,8 @@ impl Tx {
         };
         let loaded = self.shared.engine.store(&self.shared.key).load(request).await?;
         let value = loaded.items.into_iter().next().and_then(|(_, value)| value);
-        self.step().as_mut().ok_or(TollgateError::Ended)?.provide(item.clone(), value.clone());
+        self.with_step(|step| step.provide(item.clone(), value.clone(), loaded.control.as_ref()))?
+            .map_err(|_| TollgateError::Overtaken)?;
         Ok(value)
     }
 
@@ -304,19 +272,15 @@ impl Tx {
 
     /// Ends the transaction: later calls through clones of it fail.
     pub(crate) fn end(&self, result: Result<(), HandlerError>) -> Ended {
-        let mut effects = self.effects();
-        let mut step = self.step().take().expect("only the engine ends a transaction, once");
-        effects.interrupt(Some(&mut step));
-        let (fate, loose, unclaimed) = (effects.fate.clone(), effects.loose, effects.unclaimed);
+        let effects = self.effects();
+        let step = self.step().take().expect("only the engine ends a transaction, once");
+        let (fate, loose) = (effects.fate.clone(), effects.loose);
         drop(effects);
         let replay = self.shared.replay.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (fate, result) {
             (Fate::Overtaken, _) => Ended::Overtaken(step),
             (_, Err(error)) => Ended::Failed(step, error),
             (Fate::Failed { reason }, Ok(())) => Ended::Failed(step, HandlerError::Retry { reason }),
-            (Fate::Open, Ok(())) if unclaimed > 0 => {
-                Ended::Failed(step, HandlerError::Retry { reason: INTERRUPTED.into() })
-            }
             (Fate::Open, Ok(())) if loose > 0 => {
                 let reason = format!("the handler prepared {loose} side effects that no message carries");
                 Ended::Failed(step, HandlerError::Permanent { reason })

@@ -21,7 +21,7 @@ use crate::error::TollgateError;
 use crate::handler::Message;
 use crate::inside::{Inside, run_inside};
 use crate::limited::caught;
-use crate::transaction::{Fate, Stage, Tx, destination};
+use crate::transaction::{Fate, Tx, destination};
 
 /// Bytes kept free in an item for what surrounds a body: addresses, headers, keys.
 const ENTRY_OVERHEAD_BYTES: usize = 8 * 1024;
@@ -59,7 +59,9 @@ impl Tx {
         content: impl IntoBlob,
     ) -> Result<BlobReference, TollgateError> {
         let (tx, prefix, content) = (self.clone(), prefix.to_owned(), content.into_blob());
-        self.apart(async move { tx.store_blob(&prefix, content).await }).await
+        let blob = self.apart(async move { tx.store_blob(&prefix, content).await }).await?;
+        self.with_step(|step| step.prepared(blob.name()))?;
+        Ok(blob)
     }
 
     /// Runs a preparation as a task of its own. A handler that keeps the future and does not poll it can't hold up the next one;
@@ -68,19 +70,17 @@ impl Tx {
         &self,
         preparing: impl Future<Output = Result<T, TollgateError>> + Send + 'static,
     ) -> Result<T, TollgateError> {
-        let (tx, turn) = (self.clone(), Arc::clone(&self.shared.turn));
+        let turn = Arc::clone(&self.shared.turn);
         let preparing = run_inside(Inside::current(), preparing);
         let (mut answering, answer) = oneshot::channel();
         self.shared.engine.tasks.spawn(async move {
             let in_turn = async {
                 let _turn = turn.lock().await;
-                let prepared = caught(preparing).await.unwrap_or_else(|panicked| {
+                caught(preparing).await.unwrap_or_else(|panicked| {
                     Err(TollgateError::RequestFailed {
                         reason: format!("preparing a side effect: {panicked}"),
                     })
-                });
-                tx.effects().unclaimed += u32::from(prepared.is_ok());
-                prepared
+                })
             };
             let ended = match select(pin!(in_turn), pin!(answering.closed())).await {
                 Either::Left((prepared, _)) => Some(prepared),
@@ -90,9 +90,7 @@ impl Tx {
                 drop(answering.send(prepared));
             }
         });
-        let prepared = answer.await.unwrap_or(Err(TollgateError::Closed))?;
-        self.effects().unclaimed -= 1;
-        Ok(prepared)
+        answer.await.unwrap_or(Err(TollgateError::Closed))
     }
 
     /// Reads a blob as a whole and verifies it. `None`: there is none.
@@ -123,6 +121,7 @@ impl Tx {
         let effect = Arc::clone(self.shared.engine.effects.kind(kind)?);
         let (tx, intent) = (self.clone(), intent.into());
         let prepared = self.apart(async move { tx.prepare_one(&*effect, intent).await }).await?;
+        self.with_step(|step| step.prepared(prepared.name()))?;
         self.effects().loose += 1;
         Ok(prepared)
     }
@@ -131,18 +130,15 @@ impl Tx {
         let name = effect.register(&self.unique()?, &intent)?;
         self.register(effect.kind().clone(), name.clone()).await?;
         match self.in_time(effect.prepare(&name, intent)).await {
-            Ok(Ok(detail)) => {
-                self.confirmed();
-                Ok(Prepared(AttachedEffect { kind: effect.kind().clone(), name, detail }))
-            }
+            Ok(Ok(detail)) => Ok(Prepared(AttachedEffect { kind: effect.kind().clone(), name, detail })),
             Ok(Err(error)) => {
                 let retry_after = error.retry_after();
-                let error = self.unconfirmed(error.into());
+                let error = self.fail(error.into());
                 let mut effects = self.effects();
                 effects.left_alone = effects.left_alone.max(retry_after);
                 Err(error)
             }
-            Err(late) => Err(self.unconfirmed(late)),
+            Err(late) => Err(self.fail(late)),
         }
     }
 
@@ -231,7 +227,10 @@ impl Tx {
         for (place, body) in large {
             let blob = self.store_blob(BODIES, body.into_blob()).await?;
             self.shared.engine.counters.bodies_stored.add(1);
-            self.with_step(|step| step.unit_of_work().body_is_stored(place, blob.attached()))?;
+            self.with_step(|step| {
+                step.prepared(blob.name());
+                step.unit_of_work().body_is_stored(place, blob.attached());
+            })?;
         }
         Ok(())
     }
@@ -247,14 +246,11 @@ impl Tx {
             if is_late { Err(TollgateError::PastDeadline { deadline_ms }.to_string()) } else { Ok(()) }
         });
         match self.in_time(blobs.put(&name, content)).await {
-            Ok(Ok(())) => {
-                self.confirmed();
-                Ok(measure.reference(name))
-            }
+            Ok(Ok(())) => Ok(measure.reference(name)),
             // Whatever was said of it: the stream says so too when it was late.
-            Ok(Err(_)) if engine.now_ms() >= deadline_ms => Err(self.unconfirmed(self.late())),
-            Ok(Err(error)) => Err(self.unconfirmed(error.into())),
-            Err(late) => Err(self.unconfirmed(late)),
+            Ok(Err(_)) if engine.now_ms() >= deadline_ms => Err(self.fail(self.late())),
+            Ok(Err(error)) => Err(self.fail(error.into())),
+            Err(late) => Err(self.fail(late)),
         }
     }
 
@@ -269,23 +265,9 @@ impl Tx {
         }
     }
 
-    /// The preparation of what was registered last was not confirmed: the attempt can't commit any more, and what it asked for may
-    /// come to be all the same.
-    fn unconfirmed(&self, error: TollgateError) -> TollgateError {
-        let marked = self.with_step(tollgate_proto::processing::HandleStep::unconfirmed);
-        self.fail(marked.err().unwrap_or(error))
-    }
-
-    /// The preparation of what was registered last was confirmed.
-    fn confirmed(&self) {
-        self.effects().stage = Stage::Idle;
-    }
-
     /// Remembers that the attempt can't commit any more.
     fn fail(&self, error: TollgateError) -> TollgateError {
-        let mut effects = self.effects();
-        effects.stage = Stage::Idle;
-        effects.fate = Fate::Failed { reason: error.to_string() };
+        self.effects().fate = Fate::Failed { reason: error.to_string() };
         error
     }
 
@@ -297,40 +279,32 @@ impl Tx {
     async fn register(&self, kind: EffectKind, name: EffectName) -> Result<(), TollgateError> {
         {
             let mut effects = self.effects();
-            // It is this one's turn: what is under way was dropped by its handler.
-            effects.interrupt(self.step().as_mut());
             if effects.fate == Fate::Overtaken {
                 return Err(TollgateError::Overtaken);
             }
             effects.count += 1;
-            effects.stage = Stage::Registering;
         }
         let engine = &self.shared.engine;
         let deadline_ms = self.shared.deadline_ms;
         // What was sent off takes effect although its sender has died or waits no more: garbage is collected for the last time when
         // that is over too.
         let settled_ms = expiry(deadline_ms, engine.settings.under_way_max);
-        let commit = match self.with_step(|step| step.register(kind, name, settled_ms))? {
-            Ok(commit) => commit,
-            Err(failure) => {
-                self.effects().stage = Stage::Idle;
-                return Err(match failure {
+        let commit =
+            self.with_step(|step| step.register(kind, name, settled_ms))?.map_err(
+                |failure| match failure {
                     Failure::Passing { reason } => TollgateError::RequestFailed { reason },
                     Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
-                });
-            }
-        };
+                },
+            )?;
         let answer = engine.store(&self.shared.key).commit(commit.clone(), || commit.clone()).await;
         if self.with_step(|step| step.registered(&answer))?.is_err() {
-            let mut effects = self.effects();
-            (effects.stage, effects.fate) = (Stage::Idle, Fate::Overtaken);
+            self.effects().fate = Fate::Overtaken;
             return Err(TollgateError::Overtaken);
         }
         // After its deadline the attempt's garbage may be collected for the last time: it must not make any more.
         if engine.now_ms() >= deadline_ms {
             return Err(self.fail(self.late()));
         }
-        self.effects().stage = Stage::Preparing;
         Ok(())
     }
 

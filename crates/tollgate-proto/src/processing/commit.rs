@@ -144,8 +144,7 @@ impl CommitStep {
     fn look_again(self, why: &str) -> Step {
         let mut processing = self.processing;
         let members = processing.fold.members.iter().map(|member| member.origin.message_id()).collect();
-        let version = self.next.control.version;
-        processing.uncertain = Some(LostCommit { attempt: processing.attempt, version, members });
+        processing.uncertain = Some(LostCommit { attempt: processing.attempt, members });
         processing.reload(why)
     }
 
@@ -208,6 +207,10 @@ impl CommitStep {
             processing.fold_max = 1;
             processing.unfold();
             return processing.check_markers();
+        }
+        if !processing.is_view_believed() {
+            // The store may have looked at the size before it looked at the version.
+            return processing.reload("a commit was too large on a cached view");
         }
         for member in std::mem::take(&mut processing.fold.members) {
             let reason = format!("message {}: {limit}", member.origin.message_id());
@@ -336,7 +339,7 @@ impl Processing {
     }
 }
 
-/// A commit that changes nothing but the control record.
+/// A commit that registers a side effect, and changes nothing but the control record.
 pub(super) fn register_commit(processing: &Processing, control: &ControlRecord) -> Commit {
     Commit {
         partition: processing.partition.clone(),

@@ -9,12 +9,14 @@ use super::commit::{NextControl, register_commit};
 use super::fold::Effort;
 use super::incoming::{Request, Slot, SlotState};
 use super::{CommitStep, Disposition, Processing, Remember, Step, WakeUpStep};
+use crate::codec;
 use crate::completion::{Afterwards, CleanUp};
 use crate::control_record::{ControlRecord, REGISTRATIONS_MAX, Registration, RegistrationState};
 use crate::envelope::{Envelope, Headers};
 use crate::ids::{AttemptId, EffectKind, EffectName, EndpointName, ItemName, MessageId, MessageType};
 use crate::limits::StoreLimits;
 use crate::outbox_entry::{Body, OutboxEntry};
+use crate::sequence::Version;
 use crate::side_effect::AttachedEffect;
 use crate::store::{Commit, CommitOutcome, ItemValue, StoreError};
 use crate::unit_of_work::UnitOfWork;
@@ -30,8 +32,10 @@ pub struct HandleStep {
     registering: Option<Box<(ControlRecord, EffectName)>>,
     /// The side effects that this run of the handler has registered.
     registered: Vec<EffectName>,
-    /// Those among them that may come to be although their preparation was not confirmed.
+    /// Those among them whose preparation was not confirmed: each may exist, or come to be later.
     unconfirmed: Vec<EffectName>,
+    /// Whether an item was read at another version than that of the view.
+    is_overtaken: bool,
 }
 
 /// What a handler gets.
@@ -163,25 +167,62 @@ impl HandleStep {
         }
     }
 
-    /// Takes an item that was read after the partition was loaded. If the partition has changed in between, the commit
-    /// will conflict.
-    pub fn provide(&mut self, name: ItemName, value: Option<ItemValue>) {
+    /// Takes an item that was read after the partition was loaded, and the control record that was read with it.
+    ///
+    /// # Errors
+    /// [`Lost`] if the partition has changed in between: the handler would see a state that never was. End it; however it
+    /// ends, it is run again.
+    pub fn provide(
+        &mut self,
+        name: ItemName,
+        value: Option<ItemValue>,
+        control: Option<&Bytes>,
+    ) -> Result<(), Lost> {
+        let control = control.map(|bytes| codec::decode_control(bytes)).transpose();
+        let is_of_the_view = control.is_ok_and(|control| self.is_of_the_view(control.map(|c| c.version)));
+        if !is_of_the_view && !mutated!(MixesVersions) {
+            self.is_overtaken = true;
+            return Err(Lost);
+        }
         self.processing.view.items.set(name, value);
+        Ok(())
     }
 
-    /// The commit that registers a side effect, to be carried out before it is created.
+    /// Whether the items of a version are those of the view: from the version that was loaded, only registrations of this
+    /// processing lead to the view's, and perhaps to one that is not answered yet.
+    fn is_of_the_view(&self, seen: Option<Version>) -> bool {
+        let registering = self.registering.as_ref().map(|registering| registering.0.version);
+        let newest = registering.or(self.processing.version());
+        let of_one_life = match (seen, newest) {
+            (Some(seen), Some(newest)) => seen.sequence().incarnation == newest.sequence().incarnation,
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        let counter = |version: Option<Version>| version.map_or(0, |version| version.sequence().counter);
+        of_one_life && (counter(self.processing.base)..=counter(newest)).contains(&counter(seen))
+    }
+
+    /// The commit that registers a side effect, to be carried out before it is created. An attempt that registers something
+    /// commits only after [`HandleStep::registered`] and [`HandleStep::prepared`]: a driver whose preparation is dropped need
+    /// not say so.
     ///
     /// `deadline_ms`: when nothing of this attempt can come to be any more, in milliseconds since the Unix epoch.
     ///
     /// # Errors
-    /// A [`Failure`] if the partition has too many registrations already.
+    /// A [`Failure`] if the partition has too many registrations already, or if the last one was not answered.
     pub fn register(
         &mut self,
         kind: EffectKind,
         name: EffectName,
         deadline_ms: u64,
     ) -> Result<Commit, Failure> {
+        if let Some(dropped) = &self.registering {
+            return Err(Failure::Passing { reason: interrupted(&dropped.1) });
+        }
         let NextControl { mut control, .. } = self.processing.next_control(&[]);
+        if !mutated!(TakesRegistrationForCommit) {
+            control.attempt = self.processing.attempt.registering();
+        }
         if control.registrations.len() >= REGISTRATIONS_MAX {
             return Err(Failure::Passing {
                 reason: format!(
@@ -212,6 +253,7 @@ impl HandleStep {
         match (self.registering.take(), answer) {
             (Some(registering), Ok(CommitOutcome::Committed { session })) => {
                 let (control, name) = *registering;
+                self.unconfirmed.push(name.clone());
                 self.registered.push(name);
                 self.processing.view.control = Some(control);
                 self.processing.view.session = session.clone().map(Arc::new);
@@ -221,15 +263,26 @@ impl HandleStep {
         }
     }
 
-    /// The side effect that was registered last was not confirmed: its preparation has failed or was given up, and may take effect
-    /// all the same, later. What is deleted of it now is deleted once more when nothing of the attempt can come to be any more.
-    pub fn unconfirmed(&mut self) {
-        self.unconfirmed.extend(self.registered.last().cloned());
+    /// The preparation of a registered side effect was confirmed: it exists. One that has failed, was given up or was dropped may
+    /// take effect all the same, later. Without this confirmation the attempt does not commit, and what is deleted of the side
+    /// effect then is deleted once more when nothing of the attempt can come to be any more.
+    pub fn prepared(&mut self, name: &EffectName) {
+        self.unconfirmed.retain(|unconfirmed| unconfirmed != name);
     }
 
     /// The handler has succeeded: its changes are folded into the commit.
     pub fn succeeded(self) -> Step {
-        let Self { mut processing, slot, input, work, registered, .. } = self;
+        let handle = match self.checked() {
+            Ok(handle) => handle,
+            Err(step) => return *step,
+        };
+        if let Some(name) = handle.unconfirmed.first()
+            && !mutated!(CommitsUnconfirmedEffects)
+        {
+            let reason = interrupted(name);
+            return handle.failed(Failure::Passing { reason });
+        }
+        let Self { mut processing, slot, input, work, registered, .. } = handle;
         if processing.fold.members.is_empty() {
             let members_max = processing.slots.len().min(processing.fold_max);
             processing.fold.members.reserve_exact(members_max);
@@ -244,8 +297,9 @@ impl HandleStep {
         ) {
             Ok(()) => processing.slots[slot].state = SlotState::Folded,
             Err(limit) if processing.fold.members.is_empty() => {
+                // Of the view's own items it may be too large too, and another process may have emptied them.
                 let reason = format!("message {}: {limit}", input.message_id);
-                processing.slots[slot].state = SlotState::Settled(Disposition::DeadLetter { reason });
+                processing.slots[slot].state = SlotState::Judged(Disposition::DeadLetter { reason });
                 processing.abandon_effects(&registered, &[]);
             }
             Err(_) => {
@@ -261,22 +315,31 @@ impl HandleStep {
     /// The handler has found, by what it keeps in the partition, that the request was executed before: it is answered again, and
     /// nothing is committed.
     pub fn replayed(self, response: Bytes) -> Step {
-        let Self { mut processing, slot, registered, .. } = self;
+        let handle = match self.checked() {
+            Ok(handle) => handle,
+            Err(step) => return *step,
+        };
+        let Self { mut processing, slot, registered, unconfirmed, .. } = handle;
         let disposition = Disposition::Replayed(response);
         // What a message folded before has left behind is not there before the fold is committed.
         let is_certain = processing.fold.members.is_empty();
         processing.slots[slot].state =
             if is_certain { SlotState::Settled(disposition) } else { SlotState::Judged(disposition) };
-        processing.abandon_effects(&registered, &[]);
+        processing.abandon_effects(&registered, &unconfirmed);
         processing.handle_next()
     }
 
     /// The handler has failed: its changes are dropped.
     pub fn failed(self, failure: Failure) -> Step {
-        let Self { mut processing, slot, work, registered, unconfirmed, .. } = self;
+        let handle = match self.checked() {
+            Ok(handle) => handle,
+            Err(step) => return *step,
+        };
+        let Self { mut processing, slot, work, registered, unconfirmed, .. } = handle;
         if mutated!(KeepsChangesOfFailedHandlers) {
             processing.fold.changes.apply(work.changes);
         }
+        processing.has_failed = true;
         processing.slots[slot].state = match failure {
             Failure::Passing { reason } => SlotState::Settled(Disposition::Retry { reason }),
             Failure::Permanent { reason } => SlotState::Judged(Disposition::DeadLetter { reason }),
@@ -285,11 +348,32 @@ impl HandleStep {
         processing.handle_next()
     }
 
+    /// However a handler ends, nothing of it counts if what it has seen is not of one version, or if it has dropped a registration
+    /// before that was answered.
+    fn checked(mut self) -> Result<Self, Box<Step>> {
+        if self.is_overtaken {
+            return Err(Box::new(self.lost()));
+        }
+        let Some(registering) = self.registering.take() else { return Ok(self) };
+        // It may have happened, and then a commit on this view would conflict: those folded so far are handled again, on the
+        // partition as it is.
+        let Self { mut processing, slot, registered, unconfirmed, .. } = self;
+        let reason = interrupted(&registering.1);
+        processing.slots[slot].state = SlotState::Settled(Disposition::Retry { reason });
+        processing.abandon_effects(&registered, &unconfirmed);
+        Err(Box::new(processing.start_again()))
+    }
+
     /// The attempt was overtaken while the handler ran: everything of this fold starts again.
     pub fn lost(self) -> Step {
         // No member was committed, but a registration may have been: the reload will show it as another attempt's.
         self.processing.reload("the attempt was overtaken while a handler ran")
     }
+}
+
+/// What is said of an attempt that does not know whether a side effect of it exists.
+fn interrupted(name: &EffectName) -> String {
+    format!("the handler dropped the preparation of a side effect before it had its result: {name}")
 }
 
 impl Processing {
@@ -319,23 +403,31 @@ impl Processing {
             registering: None,
             registered: Vec::new(),
             unconfirmed: Vec::new(),
+            is_overtaken: false,
         })
     }
 
     fn finish_fold(mut self: Box<Self>) -> Step {
         if self.fold.members.is_empty() && self.fold.fencing.is_empty() && !self.needs_tidying() {
             let is_judged = |slot: &Slot| matches!(slot.state, SlotState::Judged(_));
-            if !self.is_loaded && self.slots.iter().any(is_judged) {
+            if !self.is_view_believed() && self.slots.iter().any(is_judged) {
                 // No commit will tell whether the view was still right, and a refusal is for ever.
                 return self.reload("a handler refused a message on a cached view");
             }
             self.confirm_judgements();
-            return self.settle(Remember::View);
+            // A handler that fails for what it saw must not see the same next time if that is long over.
+            let is_suspect = self.has_failed && !self.is_view_believed();
+            return self.settle(if is_suspect { Remember::Nothing } else { Remember::View });
         }
         match WakeUpStep::of_requests(self) {
             Ok(wake_up) => Step::WakeUp(wake_up),
             Err(processing) => Step::Commit(CommitStep::new(processing)),
         }
+    }
+
+    /// Whether the view was loaded by this processing: what handlers have judged on it is believed without a commit.
+    pub(super) fn is_view_believed(&self) -> bool {
+        self.is_loaded || mutated!(BelievesCachedViews)
     }
 
     /// Side effects that a handler registered whose changes are dropped: they are deleted outside the lock, and their

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::incoming::{Incoming, SlotState};
 use super::{Disposition, Processing, RecoverStep, Step};
 use crate::codec;
+use crate::completion::CompletionTask;
 use crate::control_record::Origin;
 use crate::partition_view::PartitionView;
 use crate::store::{LoadRequest, LoadedPartition, StoreError};
@@ -35,6 +36,7 @@ impl LoadStep {
             }
         };
         processing.is_loaded = true;
+        processing.base = control.as_ref().map(|control| control.version);
         processing.view = PartitionView {
             control,
             items: loaded.items.into_iter().collect(),
@@ -67,7 +69,8 @@ impl Processing {
     fn settle_lost_commit(&mut self) {
         let Some(lost) = self.uncertain.take() else { return };
         let Some(control) = &self.view.control else { return };
-        for slot in &mut self.slots {
+        let mut ours = Vec::new();
+        for (place, slot) in self.slots.iter_mut().enumerate() {
             if !matches!(slot.state, SlotState::Waiting) {
                 continue;
             }
@@ -80,9 +83,7 @@ impl Processing {
             if !tokenless || !was_folded {
                 continue;
             }
-            let made_this_version = control.attempt == lost.attempt
-                && (control.version == lost.version || mutated!(TakesRegistrationForCommit));
-            let is_ours = made_this_version
+            let is_ours = control.attempt == lost.attempt
                 || control.pending.iter().any(|entry| match &entry.origin {
                     Origin::Attempt { attempt, message_id } => {
                         *attempt == lost.attempt && Some(*message_id) == slot.incoming.message_id()
@@ -90,8 +91,19 @@ impl Processing {
                     Origin::Token { .. } => false,
                 });
             if is_ours || mutated!(TakesOthersCommitForOwn) {
-                // Its pending entry, if it has outputs, is completed by the recovery that follows.
                 slot.state = SlotState::Settled(Disposition::Committed);
+                ours.push(place);
+            }
+        }
+        for place in ours {
+            // A message is acknowledged only when its outputs are out, as if the answer had come.
+            let Some(message_id) = self.slots[place].incoming.message_id() else { continue };
+            let origin = Origin::Attempt { attempt: lost.attempt, message_id };
+            let entry = self.unfinished().find(|entry| entry.origin == origin);
+            if let Some(task) = entry.map(CompletionTask::of_pending)
+                && !mutated!(SettlesLostCommitsEarly)
+            {
+                self.completions.push(task.for_slot(place));
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use super::{Processing, Step};
 use crate::completion::{Completion, CompletionReport, CompletionTask};
+use crate::control_record::PendingEntry;
 
 /// Pending entries are to be completed before anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +19,7 @@ pub struct RecoveringStep(Box<Processing>);
 impl RecoverStep {
     /// The recovery of everything unfinished, or the processing back if there is nothing.
     pub(super) fn of_unfinished(processing: Box<Processing>) -> Result<Self, Box<Processing>> {
-        let tasks: Vec<CompletionTask> = processing.unfinished().map(CompletionTask::of_pending).collect();
+        let tasks: Vec<CompletionTask> = processing.recoverable().map(CompletionTask::of_pending).collect();
         let clean_ups = processing.due_clean_ups();
         let completion = Completion::new(
             processing.store.clone(),
@@ -63,11 +64,16 @@ impl RecoveringStep {
 }
 
 impl Processing {
-    pub(super) fn unfinished(&self) -> impl Iterator<Item = &crate::control_record::PendingEntry> {
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = &PendingEntry> {
         self.view
             .control
             .iter()
             .flat_map(|control| &control.pending)
             .filter(|entry| !self.marks.is_finished(entry.id))
+    }
+
+    /// The unfinished pending entries that no message of this processing waits for.
+    fn recoverable(&self) -> impl Iterator<Item = &PendingEntry> {
+        self.unfinished().filter(|entry| self.completions.iter().all(|task| task.id() != entry.id))
     }
 }

@@ -29,7 +29,8 @@ impl Processing {
         if has_waiting && self.room == 0 {
             match RecoverStep::of_unfinished(self) {
                 Ok(recover) => return Step::Recover(recover),
-                Err(_) => unreachable!("no room means that there are unfinished pending entries"),
+                // All of them are those of this processing, and completed when it has settled.
+                Err(processing) => self = processing,
             }
         }
         let mut reading = Vec::new();
@@ -160,6 +161,12 @@ fn input_of_entry(envelope: &Envelope, bytes: &Bytes) -> Result<HandlerInput, St
         return Err(format!(
             "the envelope announces message {} but its token stands for message {}: nothing was consumed",
             envelope.message_id, entry.message_id
+        ));
+    }
+    if entry.message_type != envelope.message_type {
+        return Err(format!(
+            "the envelope of message {} is of type {} but its outbox entry of type {}: nothing was consumed",
+            envelope.message_id, envelope.message_type, entry.message_type
         ));
     }
     if entry.to != envelope.to {

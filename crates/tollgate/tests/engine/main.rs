@@ -6,6 +6,8 @@ mod dead_letters;
 mod dropped_preparations;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod impatient_handlers;
+mod judgements;
 mod messages;
 mod opening_and_closing;
 mod panics;

@@ -141,7 +141,7 @@ impl Latency {
         *self.0.lock().unwrap() = latency;
     }
 
-    fn now(&self) -> Duration {
+    pub fn now(&self) -> Duration {
         *self.0.lock().unwrap()
     }
 }

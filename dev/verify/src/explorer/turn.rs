@@ -266,7 +266,6 @@ impl World {
                 }
                 if !is_late && turn == Turn::ComesToBeLater {
                     Arc::make_mut(&mut scene.outside).late.insert(name, deadline_ms);
-                    handle.unconfirmed();
                     let step = handle.failed(passing());
                     return self.proceed(scene, worker, process, task, step);
                 }
@@ -274,6 +273,7 @@ impl World {
                     let step = handle.failed(passing());
                     return self.proceed(scene, worker, process, task, step);
                 }
+                handle.prepared(&name);
                 EffectPhase::Finish(name)
             }
             EffectPhase::Finish(name) => {
