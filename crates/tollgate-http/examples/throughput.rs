@@ -242,7 +242,7 @@ async fn serve(gate: &Gate, plain_store: Arc<dyn Store>) -> SocketAddr {
     let plain = Router::new().route("/plain/{account}", post(pay_plainly)).with_state(plain_store);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    let routes = keyed.merge(exchange.router()).merge(plain);
+    let routes = keyed.merge(exchange.router().expect("one server has its base for itself")).merge(plain);
     tokio::spawn(async move { axum::serve(listener, routes).await });
     address
 }

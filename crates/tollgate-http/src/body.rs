@@ -1,12 +1,12 @@
-//! Bodies as they come and go over HTTP: read within a limit of bytes and of time, and written with their headers. What is in
-//! them is not looked at.
+//! Bodies as they come and go over HTTP: read within a limit of bytes and of time, and written with their headers. Their content
+//! is not looked at.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::Instant;
 
@@ -135,6 +135,15 @@ pub(crate) fn written(response: &Response) -> axum::response::Response {
     *answer.status_mut() = response.status();
     answer.headers_mut().insert(CONTENT_TYPE, content_type(response.content_type()));
     answer
+}
+
+/// Adds a stored response's own headers.
+pub(crate) fn append(headers: &mut HeaderMap, stored: &[(String, String)]) {
+    for (name, value) in stored {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            headers.append(name, value);
+        }
+    }
 }
 
 /// A problem as HTTP.

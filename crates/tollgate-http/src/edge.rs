@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request as HttpRequest;
+use axum::extract::{OriginalUri, Request as HttpRequest};
 use axum::response::Response as HttpResponse;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -351,7 +351,9 @@ impl IdempotencyKey {
 
 /// What makes a request the same one: each part with its length before it, so that no two requests have the same.
 fn payload(parts: &Parts, body: &Bytes) -> Vec<u8> {
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    // Nested routers take their part of the path away.
+    let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
     let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let mut payload = Vec::new();
     for part in [parts.method.as_str().as_bytes(), target.as_bytes(), content_type, body] {

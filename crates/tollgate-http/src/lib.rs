@@ -26,6 +26,10 @@ pub use self::problem::{Problem, ProblemKind};
 pub use self::request_id::{InvalidRequestId, RequestId};
 pub use self::stored_response::Response;
 
+/// What the names of partitions begin with that this crate keeps for itself: no request is executed on one of them.
+#[cfg(any(feature = "server", feature = "edge"))]
+pub(crate) const RESERVED: &str = "tollgate-http/";
+
 /// Says that a response is a repetition: the request had been executed before.
 pub const IDEMPOTENT_REPLAYED: http::HeaderName = http::HeaderName::from_static("idempotent-replayed");
 

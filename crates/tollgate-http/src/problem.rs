@@ -1,9 +1,9 @@
-//! What is answered when something is refused: problem details (RFC 9457), one kind for each reason, the same for the server and
-//! the edge. Which reason applies is decided elsewhere.
+//! Refusals as problem details (RFC 9457): one kind for each reason, the same for the server and the edge.
 
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
+use tollgate::HandlerError;
 
 use crate::stored_response::Response;
 
@@ -51,9 +51,11 @@ kinds! {
     BadRequest => BAD_REQUEST, "bad-request", "The request can't be understood";
     /// The request has no `Idempotency-Key`.
     KeyMissing => BAD_REQUEST, "idempotency-key-missing", "The request has no Idempotency-Key";
-    /// Nobody is known who makes such requests.
+    /// The caller is not known.
     Unauthenticated => UNAUTHORIZED, "unauthenticated", "The caller is not known";
-    /// There is no such request, or it is somebody else's.
+    /// The caller may not do that.
+    Forbidden => FORBIDDEN, "forbidden", "The caller may not do this";
+    /// There is no such request, or it is another caller's.
     UnknownId => NOT_FOUND, "unknown-id", "There is no request with this id";
     /// The method makes no sense here.
     MethodNotAllowed => METHOD_NOT_ALLOWED, "method-not-allowed", "A request is stored, executed, read or deleted";
@@ -69,6 +71,12 @@ kinds! {
     Deleted => GONE, "deleted", "The request was deleted";
     /// The stored request is not the one that the caller means.
     OtherIncarnation => PRECONDITION_FAILED, "other-incarnation", "The stored request is not the one that is meant";
+    /// The request has no `If-Match`, and the server demands one.
+    PreconditionRequired => PRECONDITION_REQUIRED, "precondition-required", "The request has no If-Match";
+    /// The body is encoded, and is only taken as it is.
+    UnsupportedEncoding => UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", "The body is encoded";
+    /// The caller has too many requests open, or makes too many.
+    TooManyRequests => TOO_MANY_REQUESTS, "too-many-requests", "The caller makes too many requests";
     /// The body is larger than what is taken.
     TooLarge => PAYLOAD_TOO_LARGE, "too-large", "The body is too large";
     /// Another payload came under a used key.
@@ -81,11 +89,34 @@ kinds! {
     Unavailable => SERVICE_UNAVAILABLE, "unavailable", "The request can't be executed now";
 }
 
+impl ProblemKind {
+    /// Seconds after which it is worth trying again, where it is.
+    pub(crate) const fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::InProgress | Self::Unavailable => Some(1),
+            Self::TooManyRequests => Some(60),
+            _ => None,
+        }
+    }
+}
+
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     kind: ProblemKind,
     detail: String,
+}
+
+/// What the reason of a handler's error begins with that was made of a problem.
+const REFUSED: &str = "urn:tollgate:problem:refused: ";
+
+impl From<Problem> for HandlerError {
+    fn from(problem: Problem) -> Self {
+        match problem.kind {
+            ProblemKind::Unavailable | ProblemKind::InProgress => Self::Retry { reason: problem.detail },
+            _ => Self::Permanent { reason: format!("{REFUSED}{}", problem.detail) },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -97,20 +128,44 @@ struct Details<'a> {
 }
 
 impl Problem {
-    /// A refusal of a kind. `detail` says what happened, for a person; never put a secret into it.
+    /// A refusal of a kind. `detail` is for people and leaves the server; never put a secret into it.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         debug_assert!(kind.uri().starts_with(NAMESPACE), "the macro makes the URIs");
         Self { kind, detail: detail.into() }
     }
 
-    /// Which kind it is.
+    /// Its kind.
     pub const fn kind(&self) -> ProblemKind {
         self.kind
     }
 
-    /// What happened, for a person.
+    /// A description for people.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// A handler's refusal, for good: 422, with words for the caller.
+    ///
+    /// `Err(Problem::refused("no credit").into())` ends a handler of [`crate::server::ExactlyOnce`] or [`crate::edge::idempotent`]. The
+    /// reason of any other permanent error goes to the log only, since it may name stores, items or addresses.
+    pub fn refused(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::Refused, detail)
+    }
+
+    /// The refusal that a handler's permanent error becomes.
+    #[cfg(any(feature = "server", feature = "edge"))]
+    pub(crate) fn refusal(reason: &str) -> Self {
+        Self::of_reason(reason).unwrap_or_else(|| {
+            tracing::warn!(reason, "request refused by its handler");
+            Self::refused("the server refuses this request")
+        })
+    }
+
+    /// The problem that a handler's error was made of, if it was.
+    #[cfg(any(feature = "server", feature = "edge"))]
+    pub(crate) fn of_reason(reason: &str) -> Option<Self> {
+        let rest = reason.strip_prefix(REFUSED)?;
+        Some(Self::refused(rest))
     }
 
     /// The answer that says so.
@@ -131,9 +186,6 @@ impl Problem {
 
     /// Seconds after which it is worth trying again, where it is.
     pub(crate) const fn retry_after(&self) -> Option<u32> {
-        match self.kind {
-            ProblemKind::InProgress | ProblemKind::Unavailable => Some(1),
-            _ => None,
-        }
+        self.kind.retry_after()
     }
 }

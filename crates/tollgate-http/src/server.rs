@@ -1,37 +1,43 @@
-//! The server's side of exactly-once HTTP: what a user puts together, and the types that his functions meet. How a request is
-//! stored, executed, read and deleted is in [`exchange`]; how that looks as HTTP is in [`routes`].
+//! The server's side of exactly-once HTTP: its configuration, and the types that a user's functions meet.
+//!
+//! [`exchange`] stores, executes and reads a request, [`removal`] deletes it; [`routes`] is all that as HTTP.
 
 mod abandoned;
-mod arriving;
 mod content;
 mod exchange;
+mod names;
 mod openapi;
+mod refusals;
+mod removal;
 mod request_body;
 mod routes;
 mod stored_request;
 mod tombstones;
+mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use tollgate::proto::BoxFuture;
-use tollgate::{Edge, HandlerError, Tx};
+use tollgate::proto::{BoxFuture, PartitionKey};
+use tollgate::{Edge, HandlerError, TollgateError, Tx};
 
 pub use self::abandoned::AbandonedRequest;
 use self::exchange::Exchange;
+use self::names::Names;
+use self::openapi::Description;
 pub use self::request_body::RequestBody;
 use self::tombstones::Tombstones;
-use crate::problem::{Problem, ProblemKind};
+use crate::problem::Problem;
 use crate::request_id::RequestId;
 use crate::stored_response::Response;
 
-/// Who makes a request. Whoever stored a request is the only one who can execute, read or delete it.
+/// The maker of a request: the only one who can execute, read or delete what it has stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(String);
 
 impl Caller {
-    /// A caller, by whatever name tells him from all others.
+    /// A caller, by a name that no other caller has.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
@@ -50,10 +56,11 @@ impl Caller {
 
 /// A stored request, as the handler gets it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// Its id.
     pub id: RequestId,
-    /// Who stored it.
+    /// The caller that has stored it.
     pub caller: Caller,
     /// The media type of its body.
     pub content_type: String,
@@ -82,7 +89,7 @@ type Authenticate = Arc<dyn Fn(&Parts) -> BoxFuture<'static, Result<Caller, Prob
 /// use tollgate_http::Response;
 /// use tollgate_http::server::{ExactlyOnce, Request};
 ///
-/// # fn routes(edge: Edge) -> axum::Router {
+/// # fn routes(edge: Edge) -> Result<axum::Router, tollgate::TollgateError> {
 /// // `edge` is `gate.edge("payments")?`; the router goes into any axum app.
 /// ExactlyOnce::new(
 ///     edge,
@@ -109,12 +116,15 @@ pub struct ExactlyOnce {
 
 impl ExactlyOnce {
     /// Serves requests below the path `base`, in the name of the edge's endpoint. Requests are stored under both names: never
-    /// change one of them while requests are stored.
+    /// change one of them while requests are stored, or keep the old one with [`ExactlyOnce::named`].
     ///
-    /// `partition` says which partition a request is to be executed on; a permanent error is answered as a bad request, a retry with
-    /// 503. It is asked when the body has arrived, and its answer is stored with the request. `handler` executes a request; it may run more than once, but commits at most once. What it
-    /// returns is the response, for good; [`HandlerError::Permanent`] is a response too (422, a problem) and drops its
-    /// changes, [`HandlerError::Retry`] is answered with 503, and nothing is remembered.
+    /// `partition` names the partition that a request is executed on; a permanent error is answered as a bad request, with its
+    /// reason, a retry with 503. It is asked when the body has arrived, and its answer is stored with the request.
+    ///
+    /// `handler` executes a request; it may run more than once, but commits at most once. What it returns is the response, for
+    /// good. [`HandlerError::Permanent`] is a response too (422, a problem) and drops its changes; the caller is told why only if it
+    /// was made of a [`Problem`] (see [`Problem::refused`]), otherwise the reason is for the log. [`HandlerError::Retry`] is
+    /// answered with 503, and nothing is remembered.
     pub fn new<P, Q, H, F>(edge: Edge, base: impl Into<String>, partition: P, handler: H) -> Self
     where
         P: Fn(Request) -> Q + Send + Sync + 'static,
@@ -122,20 +132,34 @@ impl ExactlyOnce {
         H: Fn(Tx, Request) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response, HandlerError>> + Send + 'static,
     {
+        let base = base.into().trim_end_matches('/').to_owned();
+        let limits = Limits::default();
+        let names = Names::new(edge.endpoint().as_str(), &base, limits.buckets, limits.bucket_key);
         let exchange = Exchange {
             edge,
             partition: Arc::new(move |request| Box::pin(partition(request))),
             handler: Arc::new(move |tx, request| Box::pin(handler(tx, request))),
             authenticate: Arc::new(|_: &Parts| Box::pin(async { Ok(Caller::new("")) })),
-            base: base.into().trim_end_matches('/').to_owned(),
-            limits: Limits::default(),
-            accepted: None,
+            base,
+            name: None,
+            names,
+            limits,
+            description: Description::default(),
             tombstones: Tombstones::new(TOMBSTONES_DEFAULT),
         };
         Self { exchange: Arc::new(exchange) }
     }
 
-    /// Says who makes a request, from its method, path and headers; an error is answered as it is. Without this every caller is
+    /// Sets the name under which requests are stored, instead of the base path.
+    ///
+    /// Two servers of one endpoint need two names, also where they are nested at two places with the same base.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.with(|exchange| exchange.name = Some(format!("/{name}")))
+    }
+
+    /// Identifies the caller from a request's method, path and headers; an error is answered as it is. Without this every caller is
     /// the same one, and an id is all that protects a request.
     #[must_use]
     pub fn authenticate<F>(self, authenticate: impl Fn(&Parts) -> F + Send + Sync + 'static) -> Self
@@ -170,50 +194,110 @@ impl ExactlyOnce {
         self.with(|exchange| exchange.limits.body_time_max = duration)
     }
 
-    /// Over how many partitions stored requests are spread; two requests on the same one may have to wait for each other.
+    /// Number of partitions over which stored requests are spread; two requests in the same one may have to wait for each other.
     /// Never change it while requests are stored. Default: 256.
     #[must_use]
-    pub fn shelves(self, shelves: u16) -> Self {
-        self.with(|exchange| exchange.limits.shelves = shelves.max(1))
+    pub fn buckets(self, buckets: u16) -> Self {
+        self.with(|exchange| exchange.limits.buckets = buckets.max(1))
     }
 
-    /// Lists stored requests in their shelves, so that [`ExactlyOnce::abandoned`] finds them. Each `PUT` and `DELETE` writes a
-    /// list of its shelf's requests then: choose enough shelves for a hundred or so on each. Never change it while requests
-    /// are stored.
+    /// A secret by which requests are spread over the buckets, so that no caller can choose ids that all lie in one.
+    ///
+    /// Never change it while requests are stored; all processes need the same. Default: none, ids are spread by a public hash.
     #[must_use]
-    pub fn tracked(self) -> Self {
-        self.with(|exchange| exchange.limits.is_tracked = true)
+    pub fn bucket_key(self, key: [u8; 32]) -> Self {
+        self.with(|exchange| exchange.limits.bucket_key = key)
     }
 
-    /// Of how many deleted requests this process remembers that they were: `POST` is answered with 410 then, with 404
-    /// otherwise; and a copy of a `PUT` that was held up is not stored again. Default: 100,000, about 32 bytes each.
+    /// Most stored requests of one caller that are not deleted yet; further ones are answered with 429.
+    ///
+    /// They are counted in each bucket by itself, so that nothing below the quota is refused; a caller is refused at the latest at
+    /// twice the quota and 32 for each bucket. Default: no quota.
+    #[must_use]
+    pub fn open_requests_max(self, requests: u64) -> Self {
+        self.with(|exchange| exchange.limits.open_requests_max = Some(requests))
+    }
+
+    /// Number of deleted requests that this process remembers: a late `POST` is answered with 410 then, with 404 otherwise; and a
+    /// copy of a `PUT` that was held up is not stored again. Default: 100,000, about 32 bytes each.
+    ///
+    /// A restart forgets them, and other processes don't know them: see [`ExactlyOnce::remember_deletions`].
     #[must_use]
     pub fn tombstones(self, requests: usize) -> Self {
         self.with(|exchange| exchange.tombstones = Tombstones::new(requests))
     }
 
-    /// Says in the OpenAPI description what bodies have to look like: their media type, and a JSON schema. What they do look like is
-    /// for the function that chooses the partition to check. Without this any body is described.
+    /// Remembers deleted requests in the store for at least `retention`, for all processes and across restarts.
+    ///
+    /// A `PUT` of a deleted id is refused for so long (410), so that a client that begins again by mistake does not have the request
+    /// executed again. Costs one more read for a new `PUT`, and about 100 bytes for each deletion until a sweep of the gate has
+    /// removed it after its time. Default: not.
+    #[must_use]
+    pub fn remember_deletions(self, retention: Duration) -> Self {
+        self.with(|exchange| exchange.limits.tombstone_retention = Some(retention))
+    }
+
+    /// Demands `If-Match` with the `ETag` of the client's own `PUT` at `POST` and `GET`, or answers 428.
+    ///
+    /// A client that sends it can't have a request executed again that was deleted and stored anew. `DELETE` executes nothing, and may
+    /// come without.
+    #[must_use]
+    pub fn require_if_match(self) -> Self {
+        self.with(|exchange| exchange.limits.if_match_required = true)
+    }
+
+    /// Describes bodies in the OpenAPI description: their media type, and a JSON schema. The function that chooses the partition
+    /// checks what they do look like. Without this any body is described.
     #[must_use]
     pub fn describe_body(self, media_type: impl Into<String>, schema: serde_json::Value) -> Self {
         let accepted = openapi::Accepted { media_type: media_type.into(), schema };
-        self.with(|exchange| exchange.accepted = Some(accepted))
+        self.with(|exchange| exchange.description.accepted = Some(accepted))
     }
 
-    /// The routes.
-    pub fn router(&self) -> axum::Router {
-        routes::router(&self.exchange, &self.openapi())
+    /// Describes the credentials in the OpenAPI description: the name of a security scheme, and the scheme.
+    #[must_use]
+    pub fn describe_security(self, name: impl Into<String>, scheme: serde_json::Value) -> Self {
+        self.with(|exchange| exchange.description.security = Some((name.into(), scheme)))
+    }
+
+    /// Sets title and version of the OpenAPI description.
+    #[must_use]
+    pub fn describe(self, title: impl Into<String>, version: impl Into<String>) -> Self {
+        self.with(|exchange| {
+            exchange.description.title = Some(title.into());
+            exchange.description.version = Some(version.into());
+        })
+    }
+
+    /// Builds the routes.
+    ///
+    /// # Errors
+    /// [`TollgateError::Configuration`] if another server on this gate stores its requests under the same names (give one of them
+    /// another with [`ExactlyOnce::named`]), or if the base is no path without parameters.
+    pub fn router(&self) -> Result<axum::Router, TollgateError> {
+        let exchange = &self.exchange;
+        let base = &exchange.base;
+        if !base.is_empty() && !base.starts_with('/') || base.contains(['{', '}', '*', '?', '#']) {
+            let what = format!("{base:?} is no path: it begins with a slash and has no parameters");
+            return Err(TollgateError::Configuration(what));
+        }
+        PartitionKey::new(exchange.names.upload_partition(u16::MAX))?;
+        let claim = exchange.edge.claim(exchange.names.prefix())?;
+        Ok(routes::router(exchange, claim))
     }
 
     /// The OpenAPI 3.1 description of the routes, as JSON. It is also served at `/{base}/openapi.json`.
     pub fn openapi(&self) -> serde_json::Value {
-        let exchange = &self.exchange;
-        openapi::describe(&exchange.base, exchange.limits.body_bytes_max, exchange.accepted.as_ref())
+        self.exchange.described("")
     }
 
     fn with(mut self, change: impl FnOnce(&mut Exchange)) -> Self {
         let exchange = Arc::make_mut(&mut self.exchange);
         change(exchange);
+        let name = exchange.name.as_ref().unwrap_or(&exchange.base);
+        let limits = &exchange.limits;
+        exchange.names =
+            Names::new(exchange.edge.endpoint().as_str(), name, limits.buckets, limits.bucket_key);
         self
     }
 }
@@ -227,8 +311,18 @@ struct Limits {
     inline_bytes_max: usize,
     read_bytes_max: usize,
     body_time_max: Duration,
-    shelves: u16,
-    is_tracked: bool,
+    buckets: u16,
+    bucket_key: [u8; 32],
+    open_requests_max: Option<u64>,
+    tombstone_retention: Option<Duration>,
+    if_match_required: bool,
+}
+
+impl Limits {
+    /// Most open requests of a caller in one bucket: twice its share and some more, so that chance refuses nothing below the quota.
+    fn open_in_bucket_max(&self) -> Option<u64> {
+        self.open_requests_max.map(|requests| requests * 2 / u64::from(self.buckets) + 32)
+    }
 }
 
 impl Default for Limits {
@@ -238,13 +332,11 @@ impl Default for Limits {
             inline_bytes_max: 64 << 10,
             read_bytes_max: 4 << 20,
             body_time_max: Duration::from_secs(30),
-            shelves: 256,
-            is_tracked: false,
+            buckets: 256,
+            bucket_key: [0; 32],
+            open_requests_max: None,
+            tombstone_retention: None,
+            if_match_required: false,
         }
     }
-}
-
-/// The answer to whoever asks for what is not his or not there: the same, so that nobody learns what is.
-fn unknown(id: RequestId) -> Problem {
-    Problem::new(ProblemKind::UnknownId, format!("no request {id} is stored for this caller"))
 }

@@ -1,25 +1,27 @@
-//! A response, as a handler gives it and as it is stored and given again: status, content type, body. Byte for byte the same,
-//! however often.
+//! A response, as a handler gives it and as it is stored and given again: status, content type, headers, body. Byte for byte the
+//! same each time.
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use tollgate::BlobReference;
 
 use crate::frame::{self, DamagedFrame};
 
-/// What a request is answered.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     status: StatusCode,
     content_type: String,
+    headers: Vec<(String, String)>,
     body: Bytes,
 }
 
 impl Response {
     /// Any response.
     pub fn new(status: StatusCode, content_type: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self { status, content_type: content_type.into(), body: body.into() }
+        Self { status, content_type: content_type.into(), headers: Vec::new(), body: body.into() }
     }
 
     /// 200, with JSON.
@@ -33,6 +35,18 @@ impl Response {
     /// 200, with a text.
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(StatusCode::OK, "text/plain; charset=utf-8", text.into())
+    }
+
+    /// Adds a header, e.g. `Location` or `Retry-After`, which is stored and given again with the response.
+    ///
+    /// `Content-Type`, `ETag` and those that belong to the connection are the server's own: they are left out.
+    #[must_use]
+    pub fn with_header(mut self, name: &HeaderName, value: &str) -> Self {
+        let is_own = [CONTENT_TYPE, CONTENT_LENGTH, ETAG, TRANSFER_ENCODING, CONNECTION].contains(name);
+        if !is_own && HeaderValue::from_str(value).is_ok() {
+            self.headers.push((name.as_str().to_owned(), value.to_owned()));
+        }
+        self
     }
 
     /// Its status.
@@ -69,13 +83,13 @@ pub(crate) struct StoredResponse {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ResponseHead {
-    /// What it answers: the incarnation of a stored request, or the fingerprint of one at the edge.
+    /// The incarnation of a stored request, or the fingerprint of one at the edge.
     pub(crate) answers: String,
     pub(crate) status: u16,
     pub(crate) content_type: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) blob: Option<BlobReference>,
-    /// All others, at the edge.
+    /// All others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) headers: Vec<(String, String)>,
 }
@@ -109,7 +123,8 @@ impl StoredResponse {
 impl ResponseHead {
     fn new(answers: String, response: &Response, blob: Option<BlobReference>) -> Self {
         let content_type = response.content_type.clone();
-        Self { answers, status: response.status.as_u16(), content_type, blob, headers: Vec::new() }
+        let headers = response.headers.clone();
+        Self { answers, status: response.status.as_u16(), content_type, blob, headers }
     }
 
     pub(crate) fn status(&self) -> StatusCode {

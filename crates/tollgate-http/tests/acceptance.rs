@@ -95,6 +95,21 @@ async fn whatever_happens_to_the_bank_a_person_who_makes_the_four_requests_by_ha
     every_fault_at_every_step(Way::ByHand, Size::Large, At::Bank).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_on_the_way_to_two_processes_each_server_executes_an_id_once() {
+    every_fault_at_every_step(Way::Meddled, Size::Small, At::Shop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_one_of_two_processes_each_server_executes_an_id_once() {
+    every_fault_at_every_step(Way::Meddled, Size::Small, At::Bank).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_one_of_two_processes_each_server_executes_something_large_once() {
+    every_fault_at_every_step(Way::Meddled, Size::Large, At::Bank).await;
+}
+
 /// Faults at the shop's steps, and with each of them a crash of the bank after one of its own.
 async fn both_at_once(
     size: Size,

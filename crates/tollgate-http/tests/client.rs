@@ -256,7 +256,7 @@ async fn played_within(
 ) -> (Shop, Network, Ground) {
     let ground = Ground::new();
     let bank_gate = ground.gate().await;
-    let network = Network::to(bank(&bank_gate, &ground).router(), decide);
+    let network = Network::to(bank(&bank_gate, &ground).router().unwrap(), decide);
     let calls = HttpCalls::new(network.clone()).headers(|_| token("shop"));
     let shop = Shop::with(change(calls), deliveries_max).await;
     shop.order(URL, "ada 5").await;
@@ -413,7 +413,7 @@ async fn a_refusal_by_the_server_itself_is_the_response() {
     ] {
         let ground = Ground::new();
         let bank_gate = ground.gate().await;
-        let network = Network::to(bank(&bank_gate, &ground).router(), |_| Fate::Passes);
+        let network = Network::to(bank(&bank_gate, &ground).router().unwrap(), |_| Fate::Passes);
         let shop = Shop::calling(HttpCalls::new(network).headers(|_| token("shop"))).await;
         shop.order(URL, body).await;
         shop.is_done().await;
@@ -448,7 +448,7 @@ async fn refused_credentials_are_no_response_and_pass_when_somebody_has_correcte
     let right = Arc::new(AtomicBool::new(false));
     let ground = Ground::new();
     let bank_gate = ground.gate().await;
-    let network = Network::to(bank(&bank_gate, &ground).router(), |_| Fate::Passes);
+    let network = Network::to(bank(&bank_gate, &ground).router().unwrap(), |_| Fate::Passes);
     let known = Arc::clone(&right);
     let calls = HttpCalls::new(network.clone()).headers(move |url| {
         assert!(url.starts_with(URL));
@@ -507,7 +507,7 @@ async fn a_response_that_is_too_large_for_us_keeps_the_follow_up_for_later() {
     }
     let ground = Ground::new();
     let bank_gate = ground.gate().await;
-    let network = Network::to(bank(&bank_gate, &ground).router(), |_| Fate::Passes);
+    let network = Network::to(bank(&bank_gate, &ground).router().unwrap(), |_| Fate::Passes);
     let shop = Shop::calling(HttpCalls::new(Short(network.clone())).headers(|_| token("shop"))).await;
     shop.order(URL, "ada 5").await;
     until(async || !shop.dead_letters().is_empty()).await;
@@ -522,7 +522,7 @@ async fn a_response_that_is_too_large_for_us_keeps_the_follow_up_for_later() {
 async fn a_server_that_is_gone_for_a_while_is_called_when_it_is_back() {
     let ground = Ground::new();
     let bank_gate = ground.gate().await;
-    let router = bank(&bank_gate, &ground).router();
+    let router = bank(&bank_gate, &ground).router().unwrap();
     let address = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
@@ -553,7 +553,7 @@ async fn an_execution_that_takes_longer_than_the_client_waits_is_not_repeated() 
     let bank_gate = ground.gate().await;
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);
-    let router = bank(&bank_gate, &ground).router().layer(axum::middleware::map_request(
+    let router = bank(&bank_gate, &ground).router().unwrap().layer(axum::middleware::map_request(
         move |request: axum::extract::Request| {
             counted.fetch_add(usize::from(request.method() == "POST"), Ordering::SeqCst);
             std::future::ready(request)
@@ -578,7 +578,7 @@ async fn an_execution_that_takes_longer_than_the_client_waits_is_not_repeated() 
 async fn responses_beyond_the_limit_of_the_transport_are_refused_over_the_network_too() {
     let ground = Ground::new();
     let bank_gate = ground.gate().await;
-    let host = Host::of(bank(&bank_gate, &ground).router()).await;
+    let host = Host::of(bank(&bank_gate, &ground).router().unwrap()).await;
     let id = tollgate_http::RequestId::random();
     host.put(id, "ada", "ada large").await;
     for (bytes_max, fits) in [(socket::LARGE, true), (socket::LARGE - 1, false)] {

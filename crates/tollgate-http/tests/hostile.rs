@@ -23,7 +23,7 @@ impl Target {
     async fn new() -> Self {
         let ground = Ground::new();
         let gate = ground.gate().await;
-        let host = Host::of(bank(&gate, &ground).router()).await;
+        let host = Host::of(bank(&gate, &ground).router().unwrap()).await;
         let before = ground.everything().await;
         Self { ground, gate, host, before }
     }
@@ -355,7 +355,7 @@ async fn garbage_behind_a_good_request_is_no_part_of_it() {
 async fn a_request_that_can_not_be_executed_anywhere_is_refused_when_it_is_stored() {
     let target = Target::new().await;
     let long = format!("raw {}", "x".repeat(3_000));
-    let bodies = ["", "  ", "raw ", &long, "raw payments/payments/requests/7"];
+    let bodies = ["", "  ", "raw ", &long, "raw tollgate-http/payments/refunds/0/requests/7"];
     for body in bodies {
         let answer = target.host.put(RequestId::random(), "ada", body).await;
         assert_eq!(answer.refusal(), refusal(400, "bad-request"), "{body}");

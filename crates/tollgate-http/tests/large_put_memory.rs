@@ -52,7 +52,7 @@ async fn a_hundred_megabytes_are_stored_and_executed_in_a_few_of_memory() {
         Arc::new(DirectoryBlobs::open(directory.path()).unwrap()),
     )
     .await;
-    let routes = vault::server(gate.edge("vault").unwrap()).router();
+    let routes = vault::server(gate.edge("vault").unwrap()).router().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move { axum::serve(listener, routes).await });

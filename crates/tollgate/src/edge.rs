@@ -12,11 +12,12 @@ use tollgate_proto::blobs::BlobStream;
 use tollgate_proto::processing::{Request, RequestDeduplication};
 use tollgate_proto::{
     BoxFuture, DeduplicationKey, EffectName, EndpointName, ItemName, LoadRequest, MessageId, PartitionKey,
-    StoreLimits,
+    ScanCursor, ScanPage, StoreLimits,
 };
 
 use crate::backoff::Backoff;
 use crate::blob_reference::BlobReference;
+use crate::claims::Claim;
 use crate::engine::{Engine, expiry};
 use crate::error::{HandlerError, TollgateError};
 use crate::inside::{Inside, run_inside};
@@ -155,6 +156,45 @@ impl Edge {
         let loaded = self.engine.store(&key).load(request).await?;
         let value = loaded.items.into_iter().next().and_then(|(_, value)| value);
         Ok(value.map(|value| value.bytes().clone()))
+    }
+
+    /// Reads what is remembered of a request ([`Edge::execute_bytes`]) as it is in the store now: its response.
+    ///
+    /// `None`: it was not executed, or its retention is over.
+    ///
+    /// # Errors
+    /// A store error.
+    pub async fn recorded(&self, partition: &str, request_id: &str) -> Result<Option<Bytes>, TollgateError> {
+        let key = LaneKey { store: self.store, partition: PartitionKey::new(partition)? };
+        let records = vec![DeduplicationKey::of_request(request_id)?];
+        let request = LoadRequest { partition: key.partition.clone(), items: Vec::new(), records };
+        let loaded = self.engine.store(&key).load(request).await?;
+        Ok(loaded.records.into_iter().next().and_then(|(_, response)| response))
+    }
+
+    /// Lists partitions of the endpoint's store with the names of their items, page by page.
+    ///
+    /// A scan reads the whole store: it is for operators, not for requests.
+    ///
+    /// # Errors
+    /// A store error.
+    pub async fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> Result<ScanPage, TollgateError> {
+        Ok(self.engine.stores[self.store].store().scan(cursor, limit).await?)
+    }
+
+    /// Reserves a name on this gate, on the endpoint's store, until the answer is dropped.
+    ///
+    /// Components that keep items under a name of their own claim it, so that no two of them share it by mistake.
+    ///
+    /// # Errors
+    /// [`TollgateError::Configuration`] if the name is claimed already.
+    pub fn claim(&self, name: &str) -> Result<Claim, TollgateError> {
+        let alias = self.engine.stores[self.store].store().alias();
+        self.engine.claims.claim(format!("{alias}/{name}")).ok_or_else(|| {
+            TollgateError::Configuration(format!(
+                "the name {name} is used twice on this gate: choose another"
+            ))
+        })
     }
 
     /// Reads a blob as a stream. `None`: there is none.

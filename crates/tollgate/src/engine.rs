@@ -20,6 +20,7 @@ use tracing::Instrument;
 use crate::batch::Batch;
 use crate::blob_reference::BLOB_KIND;
 use crate::broker_client::BrokerClient;
+use crate::claims::Claims;
 use crate::completing::{Tail, failed_in_passing};
 use crate::edge::Answer;
 use crate::error::HandlerError;
@@ -56,6 +57,7 @@ pub(crate) struct Engine {
     pub(crate) consumed: NegativeCache,
     pub(crate) counters: Arc<Counters>,
     pub(crate) tasks: Tasks,
+    pub(crate) claims: Claims,
     /// Drawn at random when the gate was opened.
     pub(crate) process: u64,
     pub(crate) serial: AtomicU64,

@@ -7,8 +7,8 @@ use tollgate_proto::{BlobError, BrokerError, EffectError, InvalidName, ItemName,
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TollgateError {
-    /// The gate was put together wrongly.
-    #[error("the gate can't be opened: {0}")]
+    /// The gate, or something on it, is configured wrongly.
+    #[error("wrong configuration: {0}")]
     Configuration(String),
     /// A name breaks a rule.
     #[error(transparent)]

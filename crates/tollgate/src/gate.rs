@@ -11,6 +11,7 @@ use tollgate_proto::{Blobs, Broker, BrokerError, EndpointName, OutgoingMessage, 
 use crate::backoff::Backoff;
 use crate::broker_client::BrokerClient;
 use crate::call_limits::LimitedStore;
+use crate::claims::Claims;
 use crate::consumer;
 use crate::edge::Edge;
 use crate::engine::Engine;
@@ -355,6 +356,7 @@ impl GateBuilder {
             lanes: Lanes::default(),
             counters,
             process: tasks.runtime().random(),
+            claims: Claims::default(),
             serial: AtomicU64::new(0),
             tasks,
         });

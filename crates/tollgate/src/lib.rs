@@ -11,6 +11,7 @@ pub mod bench_internals;
 mod blob_reference;
 mod broker_client;
 mod call_limits;
+mod claims;
 mod coalescer;
 mod completing;
 mod consumer;
@@ -41,6 +42,7 @@ pub use tollgate_proto::{Blobs, Broker, SideEffect, Store, Verdict};
 
 pub use self::backoff::Backoff;
 pub use self::blob_reference::{BlobReference, IntoBlob};
+pub use self::claims::Claim;
 pub use self::edge::{Answer, Edge};
 pub use self::error::{HandlerError, TollgateError};
 pub use self::gate::{Gate, GateBuilder};

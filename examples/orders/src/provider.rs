@@ -53,7 +53,7 @@ pub async fn run(place: &Place) -> Result<(), Failure> {
         .endpoint(Endpoint::new("ledger").preload(TOTALS).on(enter))
         .open()
         .await?;
-    let payments = payments(gate.edge("payments")?, key()?).router();
+    let payments = payments(gate.edge("payments")?, key()?).router()?;
     let ledger = gate.edge("ledger")?;
     lifeline.serve(house, gate, payments, place.listen, ledger, LEDGER).await
 }

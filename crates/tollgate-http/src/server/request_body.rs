@@ -1,5 +1,5 @@
-//! The body of a stored request, as the user's functions get it: in memory where it is small, and a stream from blob storage where
-//! it is not. Reading it changes nothing, and may be done more than once.
+//! The body of a stored request, as the user's functions get it: in memory where it is small, a stream from blob storage elsewhere.
+//! Reading it changes nothing, and may be done more than once.
 
 use std::fmt;
 
@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tollgate::proto::blobs::{BlobStream, collect, whole};
 use tollgate::{BlobReference, Edge, HandlerError};
+
+use crate::problem::Problem;
 
 /// The body of a request. Cloning it copies nothing.
 #[derive(Clone)]
@@ -27,7 +29,7 @@ impl RequestBody {
         Self(Content::Blob { blob, edge, read_bytes_max })
     }
 
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub fn bytes(&self) -> u64 {
         match &self.0 {
             Content::Held(body) => body.len() as u64,
@@ -53,9 +55,8 @@ impl RequestBody {
             Content::Blob { blob, read_bytes_max, .. } => {
                 if blob.bytes() > *read_bytes_max as u64 {
                     let bytes = blob.bytes();
-                    return Err(HandlerError::permanent(format!(
-                        "the body has {bytes} bytes, and at most {read_bytes_max} are read into memory: stream it"
-                    )));
+                    let what = format!("the body has {bytes} bytes, and at most {read_bytes_max} are read");
+                    return Err(Problem::refused(what).into());
                 }
                 Ok(collect(blob.name(), self.stream().await?, *read_bytes_max).await?)
             }
@@ -69,7 +70,7 @@ impl RequestBody {
     pub async fn read_json<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
         let body = self.read().await?;
         serde_json::from_slice(&body)
-            .map_err(|error| HandlerError::permanent(format!("the body is not what is expected: {error}")))
+            .map_err(|error| Problem::refused(format!("the body is not what is expected: {error}")).into())
     }
 
     /// Reads it piece by piece, wherever it is. The stream ends with an error if it is not what was stored.
@@ -80,7 +81,7 @@ impl RequestBody {
         match &self.0 {
             Content::Held(body) => Ok(whole(body.clone())),
             Content::Blob { blob, edge, .. } => edge.read_blob(blob).await?.ok_or_else(|| {
-                // Who finds out that the request was removed meanwhile is the next attempt.
+                // The next attempt finds out that the request was removed meanwhile.
                 HandlerError::retry(format!("the body is blob {}, which is not there", blob.name()))
             }),
         }

@@ -1,5 +1,7 @@
-//! Which requests were deleted a while ago, in this process: so that a late `POST` is told 410 instead of 404, by its own caller.
-//! Nothing depends on it; whether something is executed is decided by what is stored.
+//! Requests that this process has deleted: a late `POST` of the caller is told 410 instead of 404.
+//!
+//! Nothing depends on them: they live in memory, and the store decides what is executed. Deletions that are remembered on every
+//! replica and after a restart are records of the store ([`super::ExactlyOnce::remember_deletions`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,33 +13,33 @@ use crate::request_id::RequestId;
 #[derive(Clone)]
 pub(super) struct Tombstones {
     capacity: usize,
-    graves: Arc<Mutex<(HashSet<Grave>, VecDeque<Grave>)>>,
+    newest: Arc<Mutex<(HashSet<Tombstone>, VecDeque<Tombstone>)>>,
 }
 
-/// A request and its caller, as a hash: whoever asks for another's request must not even learn that it was deleted.
-type Grave = [u8; 16];
+/// A hash of a request and its caller: nobody else learns that it was deleted.
+type Tombstone = [u8; 16];
 
-fn grave(id: RequestId, caller: &str) -> Grave {
+fn tombstone(id: RequestId, caller: &str) -> Tombstone {
     let mut hasher = blake3::Hasher::new();
     hasher.update(id.as_bytes()).update(caller.as_bytes());
-    let mut grave = Grave::default();
-    hasher.finalize_xof().fill(&mut grave);
-    grave
+    let mut tombstone = Tombstone::default();
+    hasher.finalize_xof().fill(&mut tombstone);
+    tombstone
 }
 
 impl Tombstones {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, graves: Arc::default() }
+        Self { capacity, newest: Arc::default() }
     }
 
     pub(super) fn add(&self, id: RequestId, caller: &str) {
-        let grave = grave(id, caller);
-        let mut graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, order) = &mut *graves;
-        if self.capacity == 0 || !known.insert(grave) {
+        let tombstone = tombstone(id, caller);
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, order) = &mut *newest;
+        if self.capacity == 0 || !known.insert(tombstone) {
             return;
         }
-        order.push_back(grave);
+        order.push_back(tombstone);
         if order.len() > self.capacity
             && let Some(oldest) = order.pop_front()
         {
@@ -46,8 +48,8 @@ impl Tombstones {
     }
 
     pub(super) fn has(&self, id: RequestId, caller: &Caller) -> bool {
-        let grave = grave(id, caller.as_str());
-        self.graves.lock().unwrap_or_else(PoisonError::into_inner).0.contains(&grave)
+        let tombstone = tombstone(id, caller.as_str());
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).0.contains(&tombstone)
     }
 }
 

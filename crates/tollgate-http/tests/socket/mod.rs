@@ -102,9 +102,7 @@ impl Ground {
         let page = self.store.scan(None, usize::MAX).await.unwrap();
         let items = page.partitions.into_iter().flat_map(|scanned| scanned.items);
         let names = items.map(|item| item.as_str().to_owned());
-        let is_kept = |name: &String| {
-            name.starts_with("request/") || name.starts_with("http-response/") || name == "index"
-        };
+        let is_kept = |name: &String| name.starts_with("request/") || name.starts_with("http-response/");
         let blobs = self.blobs.list("").await.unwrap();
         names.filter(is_kept).chain(blobs.iter().map(ToString::to_string)).collect()
     }
@@ -138,7 +136,7 @@ pub fn bank(gate: &Gate, ground: &Ground) -> ExactlyOnce {
         .body_time_max(BODY_TIME_MAX)
 }
 
-/// Whoever has a bearer token is whom it names.
+/// The caller that a bearer token names.
 pub fn caller(parts: &Parts) -> Result<Caller, Problem> {
     let credentials = parts.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match credentials.and_then(|text| text.strip_prefix("Bearer ")) {
@@ -155,7 +153,8 @@ async fn pay(tx: Tx, request: Request, ground: Ground) -> Result<Response, Handl
     tx.send("ledger", "book", &Paid)?;
     let words: Vec<&str> = text.split_whitespace().collect();
     match words.get(1).copied().unwrap_or_default() {
-        "refuse" => return Err(HandlerError::permanent("no credit")),
+        "refuse" => return Err(Problem::refused("no credit").into()),
+        "refuse-inside" => return Err(HandlerError::permanent("http://admin:secret@10.0.0.1/ says no")),
         "fail" => return Err(HandlerError::retry("not now")),
         "status" => {
             let status = words[2].parse().unwrap();

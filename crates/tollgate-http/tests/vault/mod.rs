@@ -36,7 +36,7 @@ pub fn server(edge: Edge) -> ExactlyOnce {
     let partition = |request: Request| async move {
         let first = request.body.stream().await?.next().await.transpose()?.unwrap_or_default();
         let first = first.first().ok_or_else(|| HandlerError::permanent("there is nothing in it"))?;
-        Ok(format!("shelf/{first}"))
+        Ok(format!("thing/{first}"))
     };
     ExactlyOnce::new(edge, "/things", partition, keep).body_bytes_max(BYTES_MAX).body_time_max(TIME_MAX)
 }

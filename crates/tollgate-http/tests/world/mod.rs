@@ -14,7 +14,7 @@ use tollgate::{Blobs, Broker, Edge, Endpoint, Gate, GateBuilder, HandlerError, M
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::{MemoryBlobs, MemoryStore};
 use tollgate_http::client::{Call, HttpCall, HttpCalls, Transport as _};
-use tollgate_http::server::{ExactlyOnce, Request};
+use tollgate_http::server::{Caller, ExactlyOnce, Request};
 use tollgate_http::{RequestId, Response};
 
 use self::life::{Fault, Life, MortalBlobs, MortalBroker, MortalStore};
@@ -111,8 +111,11 @@ pub enum Way {
     Person,
     /// A message of another system, sent three times.
     Machine,
-    /// No shop at all: a person who makes the four requests by himself, each until it is answered, and twice more.
+    /// No shop at all: a person who makes the four requests by hand, each until it is answered, and twice more.
     ByHand,
+    /// As by hand, at two processes of the bank in turns; while another caller uses the same id at another server of the bank, for the
+    /// same account. In the end both begin again, and nothing must come of it.
+    Meddled,
 }
 
 /// Where the fault is.
@@ -221,8 +224,29 @@ impl World {
             .endpoint(Endpoint::new("ledger").on(count))
             .open();
         let gate = tokio::time::timeout(Duration::from_secs(60), opening).await.ok()?.unwrap();
-        self.wire.connect(server(gate.edge("payments").unwrap()).router());
+        self.wire.connect(0, server(gate.edge("payments").unwrap()).router().unwrap());
         Some(gate)
+    }
+
+    /// A process of the bank with both servers, which remember deletions.
+    async fn open_replica(&self, number: usize, life: &Arc<Life>) -> Option<Gate> {
+        let opening = self
+            .bank
+            .gate(life)
+            .endpoint(Endpoint::new("payments"))
+            .endpoint(Endpoint::new("ledger").on(count))
+            .open();
+        let gate = tokio::time::timeout(Duration::from_secs(60), opening).await.ok()?.unwrap();
+        let edge = || gate.edge("payments").unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        let payments = server(edge()).remember_deletions(day).router().unwrap();
+        let refunds = refunds(edge()).remember_deletions(day).router().unwrap();
+        self.wire.connect(number, payments.merge(refunds));
+        Some(gate)
+    }
+
+    async fn open_first(&self, way: Way, life: &Arc<Life>) -> Option<Gate> {
+        if way == Way::Meddled { self.open_replica(0, life).await } else { self.open_bank(life).await }
     }
 
     /// Plays the scene with faults, at most one in each process, and checks everything that can be checked from outside.
@@ -233,7 +257,8 @@ impl World {
         };
         let (first_shop, first_bank) = (Life::new(plan(At::Shop)), Life::new(plan(At::Bank)));
         let (mut shop_life, mut bank_life) = (Arc::clone(&first_shop), Arc::clone(&first_bank));
-        let mut bank = world.open_bank(&bank_life).await;
+        let mut bank = world.open_first(way, &bank_life).await;
+        let second = if way == Way::Meddled { world.open_replica(1, &Life::new(None)).await } else { None };
         let mut shop = world.open_shop(&shop_life).await;
         // Those that stalled: they go on in the background, next to whoever has taken their place.
         let mut zombies = Vec::new();
@@ -243,7 +268,7 @@ impl World {
             if bank_life.is_replaced() || bank.is_none() {
                 zombies.extend(bank.take().map(|bank| (Arc::clone(&bank_life), bank)));
                 bank_life = Life::new(None);
-                bank = world.open_bank(&bank_life).await;
+                bank = world.open_first(way, &bank_life).await;
             }
             if shop_life.is_replaced() || shop.is_none() {
                 zombies.extend(shop.take().map(|shop| (Arc::clone(&shop_life), shop)));
@@ -277,7 +302,11 @@ impl World {
         first_bank.spare();
         let is_late =
             |fault: &Fault| matches!(fault, Fault::CopyLate | Fault::StallBefore | Fault::StallAfter);
-        let strays = if first_bank.is_replaced() && faults.iter().any(|(_, _, fault)| is_late(fault)) {
+        // Where deletions are remembered there are none.
+        let strays = if way != Way::Meddled
+            && first_bank.is_replaced()
+            && faults.iter().any(|(_, _, fault)| is_late(fault))
+        {
             world.remove_strays(&bank).await
         } else {
             0
@@ -285,6 +314,9 @@ impl World {
         world.audit(way, &shop.edge("front").unwrap(), &bank.edge("payments").unwrap(), &what).await;
         shop.close().await;
         bank.close().await;
+        if let Some(second) = second {
+            second.close().await;
+        }
         for (_, zombie) in zombies.into_iter().filter(|(life, _)| !life.is_dead()) {
             zombie.close().await;
         }
@@ -317,7 +349,10 @@ impl World {
         assert_eq!(number(bank, "account/A", "balance").await, -CENTS, "the balance: {}", what());
         assert_eq!(number(bank, "account/A", "payments").await, 1, "payments: {}", what());
         assert_eq!(number(bank, "book", "count").await, 1, "the ledger: {}", what());
-        if way != Way::ByHand {
+        if way == Way::Meddled {
+            assert_eq!(number(bank, "account/A", "refunds").await, 1, "refunds: {}", what());
+        }
+        if ![Way::ByHand, Way::Meddled].contains(&way) {
             assert_eq!(number(shop, "order/1", "orders").await, 1, "orders: {}", what());
             assert_eq!(number(shop, "order/1", "receipts").await, 1, "receipts: {}", what());
             assert_eq!(number(shop, "warehouse", "count").await, 1, "shipments: {}", what());
@@ -338,6 +373,17 @@ impl World {
             }
         }
     }
+}
+
+/// A second server of the bank, which works for another caller on the same accounts.
+pub fn refunds(edge: Edge) -> ExactlyOnce {
+    let refund = |tx: Tx, _: Request| async move {
+        add(&tx, "refunds", 1).await?;
+        Ok(Response::text("refund 1 "))
+    };
+    ExactlyOnce::new(edge, "/refunds", |_| async { Ok("account/A".to_owned()) }, refund)
+        .authenticate(|_| std::future::ready(Ok(Caller::new("eve"))))
+        .inline_bytes_max(500)
 }
 
 /// The bank's server.
@@ -368,7 +414,8 @@ impl Input {
     fn is_over(&self) -> bool {
         match self.way {
             Way::Person | Way::Machine => self.answers >= 3,
-            Way::ByHand => self.step >= 4,
+            Way::ByHand => self.step >= BY_HAND.len(),
+            Way::Meddled => self.step >= MEDDLED.len(),
         }
     }
 
@@ -393,7 +440,8 @@ impl Input {
                 }
                 self.answers += 1;
             }
-            (Way::ByHand, _) => self.by_hand(world, shop_life).await,
+            (Way::ByHand, _) => self.by_hand(world, shop_life, &BY_HAND, 3).await,
+            (Way::Meddled, _) => self.by_hand(world, shop_life, &MEDDLED, 2).await,
             _ => {}
         }
     }
@@ -447,35 +495,66 @@ impl Input {
         self.seeded = true;
     }
 
-    /// One of the four requests, until it is answered for good, and twice more.
-    async fn by_hand(&mut self, world: &World, life: &Arc<Life>) {
+    /// The next request of a list, until it is answered so many times.
+    async fn by_hand(&mut self, world: &World, life: &Arc<Life>, script: &[Scripted], times: usize) {
         let transport = MortalTransport { wire: world.wire.clone(), life: Arc::clone(life) };
-        let method = [http::Method::PUT, http::Method::POST, http::Method::GET, http::Method::DELETE]
-            [self.step]
-            .clone();
-        let body = if method == http::Method::PUT {
-            format!("A{}", " ".repeat(self.padding))
-        } else {
-            String::new()
-        };
+        let (method, base, expected) = script[self.step];
+        let body = if method == "PUT" { format!("A{}", " ".repeat(self.padding)) } else { String::new() };
         let mut request = http::Request::new(bytes::Bytes::from(body));
-        *request.uri_mut() = format!("http://bank/payments/{}", self.id).parse().unwrap();
-        *request.method_mut() = method;
+        *request.uri_mut() = format!("http://bank/{base}/{}", self.id).parse().unwrap();
+        *request.method_mut() = method.parse().unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(5), transport.send(request)).await;
         let Ok(Ok(response)) = answer else { return };
-        let status = response.status();
-        if status.is_server_error() {
+        let status = response.status().as_u16();
+        if status >= 500 {
             return;
         }
-        let body = &response.body()[..];
-        match self.step {
-            0 => assert!(status.is_success(), "{status} {body:?}"),
-            1 | 2 => assert!(status.is_success() && body.starts_with(b"receipt 1 "), "{status} {body:?}"),
-            _ => assert!([204, 404, 410].contains(&status.as_u16()), "{status} {body:?}"),
-        }
+        let body = String::from_utf8_lossy(response.body());
+        let is_expected = match expected {
+            Expected::Stored => [200, 201].contains(&status),
+            Expected::Response(text) => status == 200 && body.starts_with(text),
+            Expected::Removed => [204, 404, 410].contains(&status),
+            Expected::Deleted => status == 410,
+        };
+        assert!(is_expected, "{method} {base} {expected:?}: {status} {body}");
         self.answers += 1;
-        if self.answers == 3 {
+        if self.answers == times {
             (self.answers, self.step) = (0, self.step + 1);
         }
     }
 }
+
+/// A request of a script: method, base, and the answer.
+type Scripted = (&'static str, &'static str, Expected);
+
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    Stored,
+    Response(&'static str),
+    Removed,
+    Deleted,
+}
+
+const RECEIPT: Expected = Expected::Response("receipt 1 ");
+
+const BY_HAND: [Scripted; 4] = [
+    ("PUT", "payments", Expected::Stored),
+    ("POST", "payments", RECEIPT),
+    ("GET", "payments", RECEIPT),
+    ("DELETE", "payments", Expected::Removed),
+];
+
+const MEDDLED: [Scripted; 12] = [
+    ("PUT", "payments", Expected::Stored),
+    ("POST", "payments", RECEIPT),
+    ("PUT", "refunds", Expected::Stored),
+    ("POST", "refunds", Expected::Response("refund 1 ")),
+    ("POST", "payments", RECEIPT),
+    ("DELETE", "refunds", Expected::Removed),
+    ("POST", "payments", RECEIPT),
+    ("GET", "payments", RECEIPT),
+    ("DELETE", "payments", Expected::Removed),
+    ("PUT", "refunds", Expected::Deleted),
+    ("PUT", "payments", Expected::Deleted),
+    ("POST", "payments", Expected::Deleted),
+];

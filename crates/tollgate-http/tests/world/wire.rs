@@ -1,5 +1,6 @@
 //! The network between client and server, in memory: requests and responses get lost, are repeated, and come late.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,16 +17,19 @@ use super::life::{Call, Fault, Life};
 /// How long a client waits for a response.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The server's end: whoever is the server just now.
+/// The server's end: its processes just now, asked in turns.
 #[derive(Clone, Default)]
 pub struct Wire {
-    server: Arc<Mutex<Option<Router>>>,
+    servers: Arc<Mutex<Vec<Router>>>,
+    turn: Arc<AtomicUsize>,
     copies: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
 }
 
 impl Wire {
-    pub fn connect(&self, server: Router) {
-        *self.server.lock().unwrap() = Some(server);
+    /// Puts a process in the place of the one with its number, or next to the others.
+    pub fn connect(&self, number: usize, server: Router) {
+        let mut servers = self.servers.lock().unwrap();
+        if number < servers.len() { servers[number] = server } else { servers.push(server) }
     }
 
     /// Waits until everything has arrived that was on its way.
@@ -42,7 +46,11 @@ impl Wire {
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let failed = |reason: &str| TransportError::Failed { reason: reason.to_owned() };
-        let server = self.server.lock().unwrap().clone().ok_or_else(|| failed("nobody listens"))?;
+        let server = {
+            let servers = self.servers.lock().unwrap();
+            let turn = self.turn.fetch_add(1, Ordering::SeqCst);
+            servers.get(turn % servers.len().max(1)).cloned().ok_or_else(|| failed("no server listens"))?
+        };
         let exchange = async {
             let response = server.oneshot(request.map(Body::from)).await.expect("a router has no errors");
             let (parts, body) = response.into_parts();

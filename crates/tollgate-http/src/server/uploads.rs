@@ -1,12 +1,13 @@
 //! `PUT` of a large body: it goes straight from the network into a blob, in a transaction of the engine's that registers the blob
-//! before it exists and deletes it unless it commits. That takes as long as the sender likes, and nobody may wait for it. So the shelf
-//! gets a reservation first, by a short commit of its own; the body arrives at a place, one of many partitions; and the commit there,
-//! which names the blob, is what stores the request.
+//! before it exists and deletes it unless it commits. That takes as long as the sender likes, and no other request may wait for it.
+//! So the bucket gets a reservation first, by a short commit of its own; the body arrives in an upload partition, one of many; and
+//! the commit there, which names the blob, is what stores the request.
 //!
-//! What fails in between is given up: the reservation is marked, then the place is committed to, then the reservation is removed, or
-//! confirmed if the body is there after all. An arrival reads the shelf *after* it has loaded its place. So either it sees the mark,
-//! or its commit conflicts with that of whoever gives up, or comes before it and is seen by it. A process that dies leaves a
-//! reservation, which is no request: its client's next `PUT` goes on with it, and `DELETE` removes it.
+//! A failure in between gives the upload up: the reservation is marked, then the upload partition is committed to, then the
+//! reservation is removed, or confirmed if the body is there after all. An arrival reads the bucket *after* it has loaded its upload
+//! partition. So either it sees the mark, or its commit conflicts with that of the process that gives up, or comes before it and is
+//! seen by it. A process that dies leaves a reservation, which is no request: its client's next `PUT` goes on with it, and `DELETE`
+//! removes it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,28 +15,23 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tollgate::{Answer, HandlerError, TollgateError, Tx};
 
+use super::Request;
 use super::content::Content;
-use super::exchange::{Exchange, Stored, decoded, deleted, failed, id_in_use, is_same, now_ms, same};
+use super::exchange::{Exchange, Stored};
+use super::names::request_item;
+use super::refusals::{decoded, deleted, failed, id_in_use, is_same, now_ms};
+use super::removal::same;
 use super::request_body::RequestBody;
-use super::stored_request::{RequestState, StoredRequest, place_of, request_item};
-use super::{Caller, Request};
+use super::stored_request::{RequestState, Sender, StoredRequest};
 use crate::problem::{Problem, ProblemKind};
 use crate::request_id::RequestId;
 
-/// How often a `PUT` looks again at a shelf that others are changing, before its client is told to come again.
+/// Most looks of a `PUT` at a bucket that others are changing, before its client is told to come again.
 const LOOKS_MAX: u32 = 6;
 
-/// Whose body it is, and what is known of it before it has arrived.
-#[derive(Clone)]
-pub(super) struct Sender {
-    pub(super) id: RequestId,
-    pub(super) caller: Caller,
-    pub(super) content_type: String,
-}
-
-/// What came of an arrival.
+/// The outcome of an arrival.
 enum Arrived {
-    /// A body is stored at the place: this one, or one that came before.
+    /// A body is stored in the upload partition: this one, or one that came before.
     Stored { request: Box<StoredRequest>, is_new: bool },
     /// The reservation is none any more, and nothing of the body was read.
     Moved,
@@ -46,7 +42,7 @@ enum Arrived {
 impl Exchange {
     /// `PUT` of a body that is not held in memory. It must be called in such a way that it comes to its end even if the client goes
     /// away: see [`tollgate::Edge::to_its_end`].
-    pub(super) async fn store_arriving(
+    pub(super) async fn store_upload(
         self: Arc<Self>,
         sender: Sender,
         content: Content,
@@ -61,7 +57,7 @@ impl Exchange {
                 Some(known) => known,
                 None => self.reserve(&sender, since).await?,
             };
-            if !known.is_of(caller) {
+            if !sender.is_of(&known) {
                 return Err(id_in_use(*id));
             }
             match known.head.state {
@@ -87,14 +83,11 @@ impl Exchange {
 
     /// Reserves the id for a body that is to arrive, and returns what is known under it then.
     async fn reserve(&self, sender: &Sender, since: Instant) -> Result<StoredRequest, Problem> {
-        let Sender { id, caller, content_type } = sender;
-        let id = *id;
-        let mut reservation = StoredRequest::new(caller, content_type, now_ms());
-        // At random, so that hardly any two arrive at the same place at a time.
+        let mut reservation = StoredRequest::new(sender, now_ms());
+        // At random, so that hardly any two arrive in the same partition at a time.
         let [first, second, ..] = *RequestId::random().as_bytes();
-        reservation.head.place = Some(u16::from_le_bytes([first, second]));
-        let known = self.put_new(id, &reservation, since).await?;
-        decoded(id, StoredRequest::decode(&known))
+        reservation.head.upload = Some(u16::from_le_bytes([first, second]));
+        self.put_new(sender.id, &reservation, since).await
     }
 
     /// Takes the body in.
@@ -105,8 +98,8 @@ impl Exchange {
         content: &Content,
     ) -> Result<Arrived, Problem> {
         let id = sender.id;
-        let place = self.place(reservation);
-        // What the transaction has to say that is no answer of the place.
+        let partition = self.upload_partition(reservation);
+        // The transaction's own verdict, as opposed to an answer of the partition.
         let verdict: Arc<Mutex<Option<Arrived>>> = Arc::default();
         let attempt = {
             let (exchange, reservation) = (Arc::clone(self), reservation.clone());
@@ -128,7 +121,7 @@ impl Exchange {
             }
         };
         let step = format!("arrive/{id}/{}", RequestId::random());
-        let (bytes, is_new) = match self.edge.advance_bytes(&place, &step, attempt).await {
+        let (bytes, is_new) = match self.edge.advance_bytes(&partition, &step, attempt).await {
             // One that came before and waits for the same commit is executed too, but then nobody has read this body.
             Ok(Answer::Executed(bytes)) => (bytes, !content.is_untouched().await),
             Ok(Answer::Replayed(bytes)) => (bytes, false),
@@ -152,14 +145,14 @@ impl Exchange {
         sender: Sender,
         content: &Content,
     ) -> Result<Answer, Unstored> {
-        let Sender { id, caller, content_type } = sender;
+        let Sender { id, caller, content_type, .. } = sender;
         let item = request_item(id);
         if let Some(known) = tx.get_bytes(&item).await? {
             let now = self.edge.read(tx.partition().as_str(), &item).await?;
             return Ok(now.map_or(Answer::Executed(known), Answer::Replayed));
         }
         // Never from memory and never before the line above: see the top of this file.
-        let known = self.edge.read(&self.shelf(id), &item).await?;
+        let known = self.edge.read(&self.names.bucket(id), &item).await?;
         let known = known.map(|bytes| StoredRequest::decode(&bytes)).transpose()?;
         let is_open = known.is_some_and(|known| {
             known.head.incarnation == request.head.incarnation && known.head.state == RequestState::Stored
@@ -191,7 +184,7 @@ impl Exchange {
         Ok(Answer::Executed(bytes))
     }
 
-    /// Gives a reservation up whose body did not arrive, unless another one has. What fails here is left to whoever comes next.
+    /// Gives a reservation up whose body did not arrive, unless another one has. What fails here is left to the next request.
     async fn give_up(&self, id: RequestId, reservation: &StoredRequest) {
         let given_up = async {
             let known = self.known(id).await?;
@@ -213,12 +206,12 @@ impl Exchange {
                 }
             };
             let step = format!("give-up/{id}/{}", RequestId::random());
-            let marked = self.edge.advance_bytes(&self.shelf(id), &step, mark).await;
+            let marked = self.edge.advance_bytes(&self.names.bucket(id), &step, mark).await;
             marked.map_err(|error| failed(id, &error))?;
             self.settle(id, &known).await
         };
         if let Err(problem) = given_up.await {
-            tracing::warn!(request = %id, reason = problem.detail(), "a reservation is left to its client's next request");
+            tracing::warn!(request = %id, reason = problem.detail(), "reservation left to its client's next request");
         }
     }
 
@@ -228,7 +221,7 @@ impl Exchange {
         let arrived = self.fence(id, reservation).await?;
         let is_there = arrived.is_some_and(|arrived| arrived.head.incarnation == incarnation);
         if !is_there {
-            return self.clear(id, incarnation, RequestState::GivenUp).await;
+            return self.clear(id, reservation, RequestState::GivenUp).await;
         }
         let step = format!("confirm/{id}/{}", RequestId::random());
         let confirm = move |tx: Tx| {
@@ -243,23 +236,24 @@ impl Exchange {
                 Ok(Answer::Executed(Bytes::new()))
             }
         };
-        let confirmed = self.edge.advance_bytes(&self.shelf(id), &step, confirm).await;
+        let confirmed = self.edge.advance_bytes(&self.names.bucket(id), &step, confirm).await;
         confirmed.map(|_| ()).map_err(|error| failed(id, &error))
     }
 
-    /// Commits to the place of a request, so that whatever arrives there was there before or conflicts; and returns what is there.
+    /// Commits to the upload partition, so that a body that arrives was there before or conflicts; and returns what is there.
     pub(super) async fn fence(
         &self,
         id: RequestId,
         reservation: &StoredRequest,
     ) -> Result<Option<StoredRequest>, Problem> {
-        let place = self.place(reservation);
+        let partition = self.upload_partition(reservation);
         let look = move |tx: Tx| async move {
             let bytes = tx.get_bytes(&request_item(id)).await?;
             Ok(Answer::Executed(bytes.unwrap_or_default()))
         };
         let step = format!("fence/{id}/{}", RequestId::random());
-        let seen = self.edge.advance_bytes(&place, &step, look).await.map_err(|error| failed(id, &error))?;
+        let seen =
+            self.edge.advance_bytes(&partition, &step, look).await.map_err(|error| failed(id, &error))?;
         let bytes = seen.into_response();
         if bytes.is_empty() {
             return Ok(None);
@@ -267,11 +261,11 @@ impl Exchange {
         decoded(id, StoredRequest::decode(&bytes)).map(Some)
     }
 
-    /// Removes what lies at the place of a request.
-    pub(super) async fn vacate(&self, id: RequestId, stored: &StoredRequest) -> Result<(), Problem> {
-        let place = self.place(stored);
+    /// Removes what lies in the upload partition.
+    pub(super) async fn remove_upload(&self, id: RequestId, stored: &StoredRequest) -> Result<(), Problem> {
+        let partition = self.upload_partition(stored);
         let incarnation = stored.head.incarnation.clone();
-        let vacate = move |tx: Tx| {
+        let remove = move |tx: Tx| {
             let incarnation = incarnation.clone();
             async move {
                 if same(&tx, id, &incarnation).await?.is_some() {
@@ -280,12 +274,12 @@ impl Exchange {
                 Ok(Answer::Executed(Bytes::new()))
             }
         };
-        let step = format!("vacate/{id}/{}", RequestId::random());
-        let vacated = self.edge.advance_bytes(&place, &step, vacate).await;
-        vacated.map(|_| ()).map_err(|error| failed(id, &error))
+        let step = format!("remove-upload/{id}/{}", RequestId::random());
+        let removed = self.edge.advance_bytes(&partition, &step, remove).await;
+        removed.map(|_| ()).map_err(|error| failed(id, &error))
     }
 
-    /// What lies in a shelf; or, if that is a reservation and its body has arrived, what lies at its place.
+    /// What lies in a bucket; or, if that is a reservation and its body has arrived, what lies in its upload partition.
     pub(super) async fn followed(
         &self,
         id: RequestId,
@@ -294,21 +288,21 @@ impl Exchange {
         if !known.is_reservation() {
             return Ok(known);
         }
-        let place = self.place(&known);
-        let Some(bytes) = self.edge.read(&place, &request_item(id)).await? else { return Ok(known) };
+        let partition = self.upload_partition(&known);
+        let Some(bytes) = self.edge.read(&partition, &request_item(id)).await? else { return Ok(known) };
         let mut arrived = StoredRequest::decode(&bytes)
             .map_err(|error| TollgateError::RequestRefused { reason: error.to_string() })?;
         if arrived.head.incarnation != known.head.incarnation {
             return Ok(known);
         }
-        // Only the shelf knows what was decided since.
+        // Only the bucket knows what was decided since.
         arrived.head.state = known.head.state;
         Ok(arrived)
     }
 
-    /// Where the body of a request arrives. Asked of those with a large body only; the others would share one place.
-    fn place(&self, stored: &StoredRequest) -> String {
-        place_of(&self.shelves(), stored.head.place.unwrap_or_default())
+    /// The partition where the body of a request arrives. Only requests with a large body have one.
+    fn upload_partition(&self, stored: &StoredRequest) -> String {
+        self.names.upload_partition(stored.head.upload.unwrap_or_default())
     }
 }
 
@@ -331,7 +325,7 @@ fn lost() -> Arrived {
     Arrived::Failed(Problem::new(ProblemKind::Unavailable, "nothing is stored: repeat the same request"))
 }
 
-/// Whether what is stored is what the sender sends.
+/// Compares what is stored with what the sender sends.
 async fn compared(
     id: RequestId,
     known: &StoredRequest,
