@@ -1,9 +1,9 @@
-//! Tollgate's store on Amazon DynamoDB: any number of partitions in one table, of which everything that a message changes is
-//! written by one conditional update or one transaction, whichever costs less. This crate turns core's requests into
-//! DynamoDB's and its answers into core's; it knows no broker, no handler and no algorithm.
+#![doc = include_str!("../README.md")]
 //!
-//! [`DynamoDbStore`] is the store; [`capacity`] computes what a commit costs; `docs/stores/dynamodb.md` describes the table, the
-//! permissions and the limits.
+//! # Where to start
+//!
+//! [`DynamoDbStore`] is the store; [`capacity`] computes what a commit costs. `docs/stores/dynamodb.md` in the repository
+//! describes the table, the permissions and the limits.
 
 #![forbid(unsafe_code)]
 

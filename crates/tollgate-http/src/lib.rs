@@ -1,13 +1,4 @@
-//! Exactly-once HTTP (design sections 5 and 6): where a system that processes messages exactly once meets people and other
-//! systems.
-//!
-//! - [`server`]: `PUT` stores a request, `POST` executes it exactly once, `GET` returns its response, `DELETE` removes all
-//!   trace. A router that mounts into any axum app.
-//! - [`client`]: the other end, as a side effect of a handler: a call, and a message that follows it up with the response.
-//! - [`edge`]: one request, recognised by its `Idempotency-Key`, in one commit: as a layer for axum's routes, and as a plain
-//!   function.
-//!
-//! Nothing here decides about deduplication by itself: whatever is executed once is executed by `tollgate`'s edge.
+#![doc = include_str!("../README.md")]
 
 #[cfg(any(feature = "server", feature = "edge"))]
 mod body;

@@ -1,6 +1,9 @@
-//! The token algorithm of Tollgate, without I/O: ids, records, codec, the processing state machine, and the traits
-//! that stores, brokers and blob storage implement. No runtime, no clock and no randomness may enter this crate: it
-//! is told everything it needs to know, and says what is to be done next.
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to start
+//!
+//! [`processing`] has a driver loop that runs, and [`completion`] the second half of a message's way. A store implements [`Store`],
+//! a broker [`Broker`]; `tollgate-testkit` checks both.
 
 /// Whether a mutation breaks a rule here. Without the feature it is `false` at compile time.
 #[cfg(feature = "mutations")]

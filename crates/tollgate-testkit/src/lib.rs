@@ -1,6 +1,4 @@
-//! What a store or a broker is tested with: conformance suites that check the promises of its trait, and wrappers that
-//! inject faults and count calls. It may be used by tests only, knows the traits of `tollgate-proto` and no
-//! implementation of them.
+#![doc = include_str!("../README.md")]
 
 pub mod blob_conformance;
 pub mod broker_conformance;

@@ -1,7 +1,18 @@
-//! Tollgate processes every message exactly once on stores that offer no cross-partition transactions.
+#![doc = include_str!("../README.md")]
 //!
-//! This crate is what users depend on: the builder, the engine that drives the state machine of `tollgate-proto`, the
-//! caches and the coalescers. It knows stores and brokers only by their traits; which ones there are, it does not know.
+//! # Where to start
+//!
+//! - [`Gate`] runs endpoints on stores and a broker; [`Gate::builder`] puts one together.
+//! - [`Endpoint`] names a queue and its handlers; a [`Message`] is a type that a handler accepts.
+//! - [`Tx`] is the transaction of one handler run: read and write items of the partition, send messages, register side effects.
+//! - [`Edge`] is the entry point for work that does not arrive as a message: HTTP requests, files, feeds.
+//! - [`Gate::process_all`] hands in messages from a loop of your own.
+//!
+//! # Features
+//!
+//! | feature | contents |
+//! |---|---|
+//! | `tokio-runtime` (default) | [`TokioRuntime`]; without it, implement [`Runtime`] |
 
 mod backoff;
 mod batch;
