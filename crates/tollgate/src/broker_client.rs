@@ -2,6 +2,7 @@
 //! What cannot be sent is an error for the message whose output it is; what cannot be settled is delivered again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tollgate_proto::{
@@ -13,6 +14,9 @@ use crate::limited::{caught, within};
 use crate::runtime::Tasks;
 use crate::statistics::Counters;
 use crate::trouble::Trouble;
+
+/// The time for which a failed send is remembered while messages are received and none is sent: there may be none to send.
+const SEND_TROUBLE_MS: u64 = 30_000;
 
 /// Most messages in one call to the broker.
 const BROKER_BATCH_MAX: usize = 1024;
@@ -28,6 +32,8 @@ pub(crate) struct BrokerClient {
     tasks: Tasks,
     /// The longest that one call may take, except a wait for messages.
     limit: Duration,
+    /// When a send failed last because the broker was gone, in milliseconds since the Unix epoch.
+    send_failed_ms: Arc<AtomicU64>,
 }
 
 impl BrokerClient {
@@ -39,9 +45,12 @@ impl BrokerClient {
         limit: Duration,
     ) -> Self {
         let trouble = Arc::new(Trouble::none());
+        let send_failed_ms = Arc::<AtomicU64>::default();
+        let send_failed = Arc::clone(&send_failed_ms);
         let (sending, noted, clock) = (Arc::clone(broker), Arc::clone(&trouble), tasks.clone());
         let sends = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |messages: Vec<OutgoingMessage>| {
             let (broker, trouble, clock) = (Arc::clone(&sending), Arc::clone(&noted), clock.clone());
+            let failed_ms = Arc::clone(&send_failed);
             Box::pin(async move {
                 let endpoints: Vec<EndpointName> =
                     messages.iter().map(|message| message.endpoint.clone()).collect();
@@ -52,9 +61,13 @@ impl BrokerClient {
                 // That one queue is full says nothing of the others, and least of all that it should not be emptied.
                 let gone =
                     answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| is_gone(error));
-                match gone {
-                    Some(error) => trouble.failed(error, clock.runtime().now_ms()),
-                    None => trouble.succeeded(&"the broker"),
+                if let Some(error) = gone {
+                    let now_ms = clock.runtime().now_ms();
+                    failed_ms.store(now_ms, Ordering::Relaxed);
+                    trouble.failed(error, now_ms);
+                } else {
+                    failed_ms.store(0, Ordering::Relaxed);
+                    trouble.succeeded(&"the broker");
                 }
                 answers
             })
@@ -80,7 +93,7 @@ impl BrokerClient {
             })
             .collect();
         let (broker, tasks) = (Arc::clone(broker), tasks.clone());
-        Self { broker, counters, trouble, sends, settlements, tasks, limit }
+        Self { broker, counters, trouble, sends, settlements, tasks, limit, send_failed_ms }
     }
 
     /// Whether it takes messages just now.
@@ -96,7 +109,10 @@ impl BrokerClient {
         // It waits for messages, as long as the broker chooses; a consumer that closes drops it.
         let received = caught(async { self.broker.receive(endpoint, max).await }).await;
         let received = received.unwrap_or_else(|why| Err(unknown(endpoint.clone(), &why)));
-        if received.is_ok() {
+        // That messages come does not say that they can be sent.
+        let send_failed_ms = self.send_failed_ms.load(Ordering::Relaxed);
+        let now_ms = self.tasks.runtime().now_ms();
+        if received.is_ok() && now_ms.saturating_sub(send_failed_ms) > SEND_TROUBLE_MS {
             self.trouble.succeeded(&"the broker");
         }
         received

@@ -181,14 +181,13 @@ pub(crate) fn admit(
         return engine.answer(endpoint, answer_to, Verdict::Acknowledge);
     }
     let key = LaneKey { store: checked.store, partition: envelope.to.partition.clone() };
-    engine.submit(
-        key,
-        Job::Message(MessageJob {
-            endpoint,
-            envelope: Arc::new(envelope),
-            answer_to,
-            delivery_count,
-            permit,
-        }),
-    );
+    let envelope = Arc::new(envelope);
+    let entered = engine.in_progress.enter(endpoint, &envelope, answer_to, engine.now_ms());
+    let Some((answer_to, ticket)) = entered else {
+        // It takes no place of its own: its verdict is that of the one in progress.
+        engine.counters.copies_attached.add(1);
+        return;
+    };
+    let job = MessageJob { endpoint, envelope, answer_to, delivery_count, permit, ticket };
+    engine.submit(key, Job::Message(job));
 }

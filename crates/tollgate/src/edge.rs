@@ -61,7 +61,7 @@ impl Edge {
     /// The handler may run more than once, but commits at most once.
     ///
     /// # Errors
-    /// [`TollgateError::RequestFailed`] or [`TollgateError::TimedOut`] if it could not be executed now;
+    /// [`TollgateError::RequestFailed`], [`TollgateError::TimedOut`] or [`TollgateError::Overloaded`] if it could not be executed now;
     /// [`TollgateError::RequestRefused`] if it never will be; [`TollgateError::WaitsForItself`] if a handler asks its own partition;
     /// [`TollgateError::Closed`] if the gate takes no more.
     pub async fn execute<R, H, F>(
@@ -265,6 +265,11 @@ impl Edge {
         })
     }
 
+    fn overloaded(&self, place: String, requests: usize) -> TollgateError {
+        self.engine.counters.requests_shed.add(1);
+        TollgateError::Overloaded { place, requests }
+    }
+
     async fn run(
         &self,
         partition: &str,
@@ -276,15 +281,24 @@ impl Edge {
         if caller.as_ref().is_some_and(|inside| inside.holds(self.engine.process, &key)) {
             return Err(TollgateError::WaitsForItself { partition: key.partition });
         }
+        let checked = &self.engine.endpoints[self.place];
+        let Ok(_place) = checked.requests.try_acquire() else {
+            return Err(self.overloaded(format!("at endpoint {}", self.endpoint), checked.requests_max));
+        };
         let mut failures = 0;
         loop {
             if self.engine.tasks.is_ending() {
                 return Err(TollgateError::Closed);
             }
             let (reply, outcome) = oneshot::channel();
+            let (id, now_ms) = (request.message_id, self.engine.now_ms());
+            let ticket = self.engine.in_progress.enter_request(self.place, id, &key.partition, now_ms);
             let (request, run, caller) = (request.clone(), Arc::clone(&run), caller.clone());
-            let job = RequestJob { request, endpoint: self.place, caller, run, reply };
-            self.engine.submit(key.clone(), Job::Request(job));
+            let job = RequestJob { request, endpoint: self.place, caller, _ticket: ticket, run, reply };
+            if !self.engine.submit(key.clone(), Job::Request(job)) {
+                let place = format!("for partition {}", key.partition);
+                return Err(self.overloaded(place, checked.partition_requests_max()));
+            }
             match outcome.await.map_err(|_| TollgateError::Closed)? {
                 RequestOutcome::Answered(answer) => return Ok(answer),
                 RequestOutcome::Refused { reason } => return Err(TollgateError::RequestRefused { reason }),

@@ -2,12 +2,15 @@
 //! algorithm is in `tollgate-proto`; here are only the calls, the locks and the bookkeeping around it.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use tokio_util::sync::CancellationToken;
 use tollgate_proto::control_record::PENDING_MAX;
 use tollgate_proto::marks::Marks;
 use tollgate_proto::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
@@ -25,8 +28,9 @@ use crate::completing::{Tail, failed_in_passing};
 use crate::edge::Answer;
 use crate::error::HandlerError;
 use crate::handler::CheckedEndpoint;
+use crate::in_progress::{InProgress, Ticket};
 use crate::inside::{Inside, run_inside};
-use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, RequestOutcome, RunId};
+use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, RequestOutcome, Room, RunId};
 use crate::limited::{NoAnswer, caught, panic_text, within};
 use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
@@ -53,6 +57,9 @@ pub(crate) struct Engine {
     pub(crate) broker: BrokerClient,
     pub(crate) effects: SideEffects,
     pub(crate) lanes: Lanes,
+    pub(crate) in_progress: Arc<InProgress>,
+    /// Cancelled when the time to close is over: handlers that still run are dropped.
+    pub(crate) giving_up: CancellationToken,
     pub(crate) cache: PartitionCache,
     pub(crate) consumed: NegativeCache,
     pub(crate) counters: Arc<Counters>,
@@ -79,9 +86,21 @@ impl Engine {
         store.trouble().pause(runtime).max(self.broker.trouble().pause(runtime))
     }
 
-    /// Gives a job to its partition's lane.
-    pub(crate) fn submit(self: &Arc<Self>, key: LaneKey, job: Job) {
-        if let Admission::StartLane(run_id) = self.lanes.push(&key, job) {
+    /// Gives a job to its partition's lane, or says that it takes no more requests.
+    pub(crate) fn submit(self: &Arc<Self>, key: LaneKey, job: Job) -> bool {
+        let none = Room { requests_max: usize::MAX, share: usize::MAX, parked: None };
+        let room = match &job {
+            Job::Message(message) => {
+                let endpoint = &self.endpoints[message.endpoint];
+                Room { share: endpoint.share, parked: Some(&endpoint.parked), ..none }
+            }
+            Job::Request(request) => {
+                Room { requests_max: self.endpoints[request.endpoint].partition_requests_max(), ..none }
+            }
+            Job::Visit(_) => none,
+        };
+        let admission = self.lanes.push(&key, job, &room);
+        if let Admission::StartLane(run_id) = admission {
             let span = tracing::debug_span!(parent: None, "partition", partition = %key.partition);
             let run = Arc::clone(self).run_lane(key.clone()).instrument(span);
             let engine = Arc::clone(self);
@@ -91,6 +110,21 @@ impl Engine {
                     engine.give_up_lane(&key, run_id, &panic_text(&*panic));
                 }
             }));
+        }
+        admission != Admission::Refused
+    }
+
+    /// The next jobs of a lane, without the requests whose callers have gone.
+    fn next_jobs(&self, key: &LaneKey) -> Option<(Vec<Job>, Marks)> {
+        loop {
+            let (mut jobs, marks) = self.lanes.next_or_release(key, self.settings.fold_max)?;
+            let count = jobs.len();
+            jobs.retain(|job| !matches!(job, Job::Request(request) if request.reply.is_closed()));
+            self.counters.requests_shed.add(count - jobs.len());
+            if !jobs.is_empty() {
+                return Some((jobs, marks));
+            }
+            self.lanes.add_marks(key, marks, self.now_ms());
         }
     }
 
@@ -105,9 +139,7 @@ impl Engine {
 
     /// Processes what waits for a partition until nothing does.
     async fn run_lane(self: Arc<Self>, key: LaneKey) {
-        let Some((mut jobs, mut marks)) = self.lanes.next_or_release(&key, self.settings.fold_max) else {
-            return;
-        };
+        let Some((mut jobs, mut marks)) = self.next_jobs(&key) else { return };
         loop {
             let tail = self.process(&key, jobs, marks).await;
             // The partition is free before its outputs are out: what follows the commit needs no lock. But of a large fold
@@ -119,7 +151,7 @@ impl Engine {
                 }
                 tail => tail,
             };
-            let next = self.lanes.next_or_release(&key, self.settings.fold_max);
+            let next = self.next_jobs(&key);
             match (tail, next) {
                 (None, None) => return,
                 (Some(tail), None) => return self.finish_apart(&key, tail).await,
@@ -311,8 +343,16 @@ impl Engine {
         };
         let inside = Inside { process: self.process, key: key.clone(), outer };
         let handler = run_inside(Some(Arc::new(inside)), handler.instrument(span));
+        // The handler first: one that does not wait is not given up.
+        let (handler, giving_up) = (pin!(handler), pin!(self.giving_up.cancelled()));
+        let handler = select(handler, giving_up);
         let why = match within(self.tasks.runtime(), limit, handler).await {
-            Ok(result) => return result,
+            Ok(Either::Left((result, _))) => return result,
+            Ok(Either::Right(_)) => {
+                // The message is not to blame.
+                batch.setback.blame_outage_if(true);
+                return Err(HandlerError::retry("the gate was closed before the handler ended"));
+            }
             Err(why) => why,
         };
         let message_type = input.message_type.as_ref().map_or("request", MessageType::as_str);
@@ -432,7 +472,7 @@ impl Engine {
     }
 
     pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition, setback: Setback) {
-        let MessageJob { endpoint, envelope, answer_to, delivery_count, permit } = job;
+        let MessageJob { endpoint, envelope, answer_to, delivery_count, permit, ticket } = job;
         let verdict = match disposition {
             Disposition::Committed | Disposition::CommittedBefore | Disposition::Visited => {
                 Verdict::Acknowledge
@@ -464,6 +504,16 @@ impl Engine {
                 unreachable!("requests are replayed, and postponed messages go back to their lane")
             }
         };
+        // Of a message that was delivered again the broker may accept the latest receipt only, so each is answered.
+        let copies = ticket.map(Ticket::close).unwrap_or_default();
+        match verdict {
+            Verdict::Acknowledge => {}
+            Verdict::Retry { .. } => self.counters.retries.add(copies.len()),
+            Verdict::DeadLetter { .. } => self.counters.dead_letters.add(copies.len()),
+        }
+        for copy in copies {
+            self.answer(endpoint, copy, verdict.clone());
+        }
         self.answer(endpoint, answer_to, verdict);
         drop(permit);
     }

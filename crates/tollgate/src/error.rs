@@ -76,6 +76,16 @@ pub enum TollgateError {
         /// The limit that was hit.
         reason: String,
     },
+    /// As many requests wait as the endpoint takes ([`crate::Endpoint::requests_max`]); the same call may be made again.
+    #[error(
+        "{requests} requests wait {place}, and no more are taken; back off and try again with the same key"
+    )]
+    Overloaded {
+        /// Where they wait.
+        place: String,
+        /// The limit.
+        requests: usize,
+    },
     /// A handler asked for a request to a partition that it holds itself, directly or through requests that wait for each other.
     #[error(
         "a handler of partition {partition} waits for a request to the same partition, which would have to wait for it: do the work \
@@ -101,7 +111,8 @@ impl TollgateError {
             Self::Overtaken
             | Self::PastDeadline { .. }
             | Self::RequestFailed { .. }
-            | Self::TimedOut { .. } => true,
+            | Self::TimedOut { .. }
+            | Self::Overloaded { .. } => true,
             Self::Configuration(_)
             | Self::Name(_)
             | Self::Encode { .. }

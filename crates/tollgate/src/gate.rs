@@ -1,5 +1,6 @@
 //! The gate: what a program puts together, opens and closes. It owns the engine's tasks; how they work is not told here.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -18,7 +19,9 @@ use crate::engine::Engine;
 use crate::error::TollgateError;
 use crate::handler::{CheckedEndpoint, Driver, Endpoint, Message};
 use crate::idle_flush;
+use crate::in_progress::{self, OldestInProgress};
 use crate::lanes::Lanes;
+use crate::limited::within;
 use crate::negative_cache::NegativeCache;
 use crate::own_loop::{SendMessages, SendOnly};
 use crate::partition_cache::PartitionCache;
@@ -28,6 +31,12 @@ use crate::side_effects::SideEffects;
 use crate::statistics::{Counters, Statistics};
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
+
+/// The longest that [`Gate::close`] takes.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(90);
+
+/// The time at the end of a close in which handlers that still run are given up.
+const GIVING_UP_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// An open gate: it takes messages from the broker until it is closed, and those that are handed in ([`Gate::process`]).
 ///
@@ -87,15 +96,47 @@ impl Gate {
         idle_flush::flush(&self.engine, u64::MAX).await
     }
 
-    /// Stops taking messages, finishes those that were taken, flushes the markers, and waits for every task. Returns
-    /// what the gate has done.
+    /// The message or request that each endpoint has had in progress for the longest time; nothing for endpoints that are idle.
+    ///
+    /// It is also a gauge, `tollgate_oldest_in_progress_seconds`, and a warning from 30 s on.
+    pub fn oldest_in_progress(&self) -> Vec<OldestInProgress> {
+        self.engine.oldest_in_progress()
+    }
+
+    /// Closes as [`Gate::close_within`] does, within 90 s: as long as a handler may take by default, and what follows it.
     pub async fn close(self) -> Statistics {
+        self.close_within(CLOSE_TIME_MAX).await
+    }
+
+    /// Stops taking messages, finishes those that were taken, flushes the markers, and waits for every task, for so long at most.
+    /// Returns what the gate has done.
+    ///
+    /// In the last fifth of the time, 2 s at most, handlers that still run are dropped: their messages are put back and their
+    /// requests fail. What has not ended by then is counted ([`Statistics::unfinished`]) and logged; it ends by itself at its own
+    /// limits, or with the runtime, and others finish it.
+    pub async fn close_within(self, limit: Duration) -> Statistics {
         self.closing.cancel();
-        self.engine.tasks.join().await;
-        // No task is left that could add marks, except those of the flush itself.
-        idle_flush::flush(&self.engine, u64::MAX).await;
-        self.engine.tasks.join().await;
-        self.engine.counters.read()
+        let engine = &self.engine;
+        let closing = async {
+            engine.tasks.join().await;
+            // No task is left that could add marks, except those of the flush itself.
+            idle_flush::flush(engine, u64::MAX).await;
+            engine.tasks.join().await;
+        };
+        let mut closing = pin!(closing);
+        let grace = (limit / 5).min(GIVING_UP_TIME_MAX);
+        let runtime = engine.tasks.runtime();
+        if within(runtime, limit.saturating_sub(grace), closing.as_mut()).await.is_err() {
+            engine.warn_of_the_oldest(
+                "the gate is closed while a message is in progress; its handler is dropped",
+            );
+            engine.giving_up.cancel();
+            if within(runtime, grace, closing).await.is_err() {
+                engine.counters.unfinished.add(engine.in_progress.len());
+                engine.warn_of_the_oldest("the gate has closed with a message in progress");
+            }
+        }
+        engine.counters.read()
     }
 }
 
@@ -354,6 +395,8 @@ impl GateBuilder {
             broker,
             effects,
             lanes: Lanes::default(),
+            in_progress: Arc::default(),
+            giving_up: CancellationToken::new(),
             counters,
             process: tasks.runtime().random(),
             claims: Claims::default(),
@@ -366,6 +409,7 @@ impl GateBuilder {
                 engine.tasks.spawn(consumer::consume(Arc::clone(&engine), endpoint, closing.clone()));
             }
         }
+        engine.tasks.spawn(in_progress::watch(Arc::clone(&engine), closing.clone()));
         engine.tasks.spawn(idle_flush::flush_idle(Arc::clone(&engine), closing.clone()));
         engine.tasks.spawn(idle_flush::sweep_regularly(Arc::clone(&engine), closing.clone()));
         Ok(Gate { engine, closing })

@@ -56,6 +56,7 @@ pub struct Endpoint {
     pub(crate) foreign: Option<ForeignReader>,
     pub(crate) driver: Driver,
     pub(crate) handler_time_max: Duration,
+    pub(crate) requests_max: usize,
 }
 
 /// Who delivers an endpoint's messages.
@@ -86,6 +87,21 @@ pub struct Foreign {
 /// Messages of one endpoint in flight at a time, unless it says otherwise.
 pub const CONCURRENCY_DEFAULT: usize = 256;
 
+/// Requests that an endpoint's edges take at a time, unless it says otherwise.
+pub const REQUESTS_MAX_DEFAULT: usize = 4096;
+
+/// The part of an endpoint's window that one partition's waiting messages may fill: others are parked.
+const SHARE: usize = 4;
+
+/// The smallest share: below it there is nothing to divide.
+const SHARE_MIN: usize = 16;
+
+/// Windows' worth of messages that wait for their partitions without a place in the window.
+const PARKED_WINDOWS: usize = 4;
+
+/// The part of the requests taken that may wait for one partition.
+const REQUESTS_SHARE: usize = 4;
+
 /// The time after which a handler is dropped, unless its endpoint says otherwise.
 pub const HANDLER_TIME_MAX_DEFAULT: Duration = Duration::from_secs(60);
 
@@ -101,6 +117,7 @@ impl Endpoint {
             foreign: None,
             driver: Driver::Gate,
             handler_time_max: HANDLER_TIME_MAX_DEFAULT,
+            requests_max: REQUESTS_MAX_DEFAULT,
         }
     }
 
@@ -161,8 +178,11 @@ impl Endpoint {
         self
     }
 
-    /// How many messages are processed at a time: taken from the broker, or handed in, and not committed yet. As many again may be committed
-    /// and wait for their outputs to be sent and their tokens to be consumed, so up to twice as many deliveries are not settled.
+    /// The most messages that are processed at a time: taken from the broker, or handed in, and not committed yet. Default: 256.
+    ///
+    /// As many again may be committed and wait for their outputs to be sent and their tokens to be consumed. A partition for which
+    /// more than a quarter of the window waits parks what comes for it beyond that, up to four windows in all, so that a burst for
+    /// one partition leaves room for the others. So up to six times as many deliveries are not settled.
     #[must_use]
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.concurrency = messages;
@@ -177,6 +197,15 @@ impl Endpoint {
     #[must_use]
     pub fn handler_time_max(mut self, limit: Duration) -> Self {
         self.handler_time_max = limit;
+        self
+    }
+
+    /// The most requests that this endpoint's edges have waiting or running at a time. Default: 4,096.
+    ///
+    /// A quarter of them may be for one partition. More are refused at once with [`TollgateError::Overloaded`].
+    #[must_use]
+    pub fn requests_max(mut self, requests: usize) -> Self {
+        self.requests_max = requests;
         self
     }
 
@@ -226,6 +255,13 @@ pub(crate) struct CheckedEndpoint {
     /// Room for messages that are committed and not settled: they leave the window of those that are processed, unless there
     /// are as many of them.
     pub(crate) finishing: Arc<Semaphore>,
+    /// Room for messages that wait for a partition which has its share of the window.
+    pub(crate) parked: Arc<Semaphore>,
+    /// Messages of one partition that wait in the window.
+    pub(crate) share: usize,
+    /// Room for requests.
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) requests_max: usize,
     pub(crate) foreign: Option<ForeignReader>,
     pub(crate) driver: Driver,
     pub(crate) handler_time_max: Duration,
@@ -239,6 +275,11 @@ pub(crate) struct CheckedHandler {
 }
 
 impl CheckedEndpoint {
+    /// The most requests that wait for one partition.
+    pub(crate) fn partition_requests_max(&self) -> usize {
+        (self.requests_max / REQUESTS_SHARE).max(1)
+    }
+
     pub(crate) fn check(endpoint: Endpoint, store: usize) -> Result<Self, TollgateError> {
         let name = EndpointName::new(&endpoint.name)?;
         if endpoint.concurrency == 0 {
@@ -256,10 +297,12 @@ impl CheckedEndpoint {
             }
         }
         let preload = endpoint.preload.iter().map(ItemName::new).collect::<Result<Vec<_>, _>>()?;
-        let Endpoint { concurrency, foreign, driver, handler_time_max, .. } = endpoint;
+        let Endpoint { concurrency, foreign, driver, handler_time_max, requests_max, .. } = endpoint;
         let concurrency = concurrency.min(Semaphore::MAX_PERMITS);
         let window = Arc::new(Semaphore::new(concurrency));
         let finishing = Arc::new(Semaphore::new(concurrency));
+        let parked = concurrency.saturating_mul(PARKED_WINDOWS).min(Semaphore::MAX_PERMITS);
+        let requests_max = requests_max.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             name,
             handlers,
@@ -267,6 +310,10 @@ impl CheckedEndpoint {
             concurrency,
             window,
             finishing,
+            parked: Arc::new(Semaphore::new(parked)),
+            share: (concurrency / SHARE).max(SHARE_MIN).min(concurrency),
+            requests: Arc::new(Semaphore::new(requests_max)),
+            requests_max,
             foreign,
             driver,
             handler_time_max,

@@ -2,6 +2,7 @@
 //! section 3, step 9), and completes what dead processes have left behind (R5). Both only send visits to lanes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -9,9 +10,13 @@ use tollgate_proto::{ScanCursor, ScanPrice, StoreError, codec};
 
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey, Visit, VisitJob};
+use crate::limited::within;
 
 /// Most partitions that are visited at a time by a flush or a sweep.
 const VISITS_MAX: usize = 256;
+
+/// The longest that a flush or a sweep waits for the partitions that it visits at a time. Their lanes go on without it.
+const VISITS_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Most partitions in one page of a sweep.
 const SWEEP_PAGE: usize = 512;
@@ -49,54 +54,62 @@ pub(crate) async fn sweep_regularly(engine: Arc<Engine>, closing: CancellationTo
     let sweeps = engine.settings.sweeps;
     let Some(pause) = sweeps.pause() else { return };
     while closing.run_until_cancelled(engine.tasks.runtime().sleep(pause)).await.is_some() {
-        if let Some(Err(error)) =
-            closing.run_until_cancelled(sweep(&engine, |price| sweeps.includes(price))).await
-        {
-            tracing::warn!(%error, "a sweep was broken off; the next one starts again");
-        }
+        // It has logged what has failed; the next one starts again.
+        let _ = closing.run_until_cancelled(sweep(&engine, |price| sweeps.includes(price))).await;
     }
 }
 
 /// Visits every partition whose control record lists something unfinished, in the stores that are included. Returns how many it
-/// visited.
+/// visited, or the first error when all other stores were swept.
 pub(crate) async fn sweep(
     engine: &Arc<Engine>,
     includes: impl Fn(ScanPrice) -> bool,
 ) -> Result<usize, StoreError> {
     let mut visited = 0;
-    let stores = engine.stores.iter().enumerate();
-    for (index, client) in stores.filter(|(_, client)| includes(client.store().scan_price())) {
-        client.store().expire(engine.now_ms()).await?;
-        let mut cursor: Option<ScanCursor> = None;
-        loop {
-            let page = client.store().scan(cursor, SWEEP_PAGE).await?;
-            let unfinished: Vec<LaneKey> = page
-                .partitions
-                .into_iter()
-                .filter(|scanned| {
-                    let control = scanned.control.as_deref().map(codec::decode_control);
-                    match control {
-                        Some(Ok(control)) => !control.pending.is_empty() || !control.registrations.is_empty(),
-                        Some(Err(error)) => {
-                            tracing::error!(partition = %scanned.partition, %error, "a control record is damaged");
-                            false
-                        }
-                        None => false,
-                    }
-                })
-                .map(|scanned| LaneKey { store: index, partition: scanned.partition })
-                // What this process is at work on needs no visitor.
-                .filter(|key| !engine.lanes.knows(key))
-                .collect();
-            visited += unfinished.len();
-            visit_all(engine, unfinished, Visit::Sweep).await;
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
+    let mut failure = None;
+    for (index, client) in engine.stores.iter().enumerate() {
+        if !includes(client.store().scan_price()) {
+            continue;
+        }
+        if let Err(error) = sweep_store(engine, index, &mut visited).await {
+            tracing::warn!(store = %client.alias(), %error, "sweep of a store broken off");
+            failure.get_or_insert(error);
         }
     }
-    Ok(visited)
+    failure.map_or(Ok(visited), Err)
+}
+
+async fn sweep_store(engine: &Arc<Engine>, index: usize, visited: &mut usize) -> Result<(), StoreError> {
+    let client = &engine.stores[index];
+    client.store().expire(engine.now_ms()).await?;
+    let mut cursor: Option<ScanCursor> = None;
+    loop {
+        let page = client.store().scan(cursor, SWEEP_PAGE).await?;
+        let unfinished: Vec<LaneKey> = page
+            .partitions
+            .into_iter()
+            .filter(|scanned| {
+                let control = scanned.control.as_deref().map(codec::decode_control);
+                match control {
+                    Some(Ok(control)) => !control.pending.is_empty() || !control.registrations.is_empty(),
+                    Some(Err(error)) => {
+                        tracing::error!(partition = %scanned.partition, %error, "a control record is damaged");
+                        false
+                    }
+                    None => false,
+                }
+            })
+            .map(|scanned| LaneKey { store: index, partition: scanned.partition })
+            // What this process is at work on needs no visitor.
+            .filter(|key| !engine.lanes.knows(key))
+            .collect();
+        *visited += unfinished.len();
+        visit_all(engine, unfinished, Visit::Sweep).await;
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 async fn visit_all(engine: &Arc<Engine>, keys: Vec<LaneKey>, visit: Visit) {
@@ -107,9 +120,18 @@ async fn visit_all(engine: &Arc<Engine>, keys: Vec<LaneKey>, visit: Visit) {
             engine.submit(key.clone(), Job::Visit(VisitJob { visit, _ends_by_drop: done }));
             visits.push(visited);
         }
-        for visited in visits {
-            // The visit ends by dropping its sender, whether it succeeded or not.
-            let _ = visited.await;
+        let count = visits.len();
+        let ended = async {
+            for visited in visits {
+                // The visit ends by dropping its sender, whether it succeeded or not.
+                let _ = visited.await;
+            }
+        };
+        if within(engine.tasks.runtime(), VISITS_TIME_MAX, ended).await.is_err() {
+            tracing::warn!(
+                partitions = count,
+                "some of the partitions visited have not answered; going on without them"
+            );
         }
     }
 }

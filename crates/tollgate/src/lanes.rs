@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tollgate_proto::marks::Marks;
 use tollgate_proto::processing::Request;
 use tollgate_proto::{BoxFuture, Envelope, PartitionKey, Receipt, Verdict};
 
 use crate::edge::Answer;
 use crate::error::HandlerError;
+use crate::in_progress::Ticket;
 use crate::inside::Inside;
 use crate::transaction::Tx;
 
@@ -54,6 +55,8 @@ pub(crate) struct MessageJob {
     pub(crate) delivery_count: u32,
     /// Its place in the endpoint's window, later among those that are finished; given back when the message is settled.
     pub(crate) permit: OwnedSemaphorePermit,
+    /// Its entry among what is in progress, with the copies that came meanwhile.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// Who is told what is to become of a message.
@@ -70,6 +73,8 @@ pub(crate) struct RequestJob {
     pub(crate) endpoint: usize,
     /// The handler that made the request, if one did.
     pub(crate) caller: Option<Arc<Inside>>,
+    /// Its entry among what is in progress.
+    pub(crate) _ticket: Option<Ticket>,
     pub(crate) run: RequestHandler,
     pub(crate) reply: oneshot::Sender<RequestOutcome>,
 }
@@ -106,6 +111,8 @@ pub(crate) struct Lanes {
 struct Lane {
     /// Bounded by the windows of the endpoints, and by the number of requests that callers make.
     waiting: VecDeque<Job>,
+    /// How many of them are requests.
+    requests: usize,
     state: LaneState,
     /// The task that runs it, or ran it last.
     run: RunId,
@@ -130,16 +137,39 @@ pub(crate) struct RunId(u64);
 pub(crate) enum Admission {
     StartLane(RunId),
     Queued,
+    /// Too many requests wait.
+    Refused,
+}
+
+/// Bounds on what waits in one lane.
+pub(crate) struct Room<'a> {
+    /// Most requests.
+    pub(crate) requests_max: usize,
+    /// Messages that may wait in their endpoint's window.
+    pub(crate) share: usize,
+    /// Where a message waits beyond that, as long as there is room.
+    pub(crate) parked: Option<&'a Arc<Semaphore>>,
 }
 
 impl Lanes {
     /// Adds a job to the partition's lane.
-    pub(crate) fn push(&self, key: &LaneKey, job: Job) -> Admission {
+    pub(crate) fn push(&self, key: &LaneKey, mut job: Job, room: &Room<'_>) -> Admission {
         let mut lanes = self.lock();
         let lane = match lanes.get_mut(key) {
             Some(lane) => lane,
             None => lanes.entry(key.clone()).or_default(),
         };
+        match &mut job {
+            Job::Message(message) if lane.waiting.len() >= room.share => {
+                let parked = room.parked.and_then(|parked| Arc::clone(parked).try_acquire_owned().ok());
+                if let Some(parked) = parked {
+                    message.permit = parked;
+                }
+            }
+            Job::Request(_) if lane.requests >= room.requests_max => return Admission::Refused,
+            Job::Request(_) => lane.requests += 1,
+            Job::Message(_) | Job::Visit(_) => {}
+        }
         lane.waiting.push_back(job);
         match lane.state {
             LaneState::Running => Admission::Queued,
@@ -164,7 +194,11 @@ impl Lanes {
             return None;
         }
         let count = lane.waiting.len().min(max);
-        Some((lane.waiting.drain(..count).collect(), std::mem::take(&mut lane.marks)))
+        let jobs: Vec<Job> = lane.waiting.drain(..count).collect();
+        if lane.requests > 0 {
+            lane.requests -= jobs.iter().filter(|job| matches!(job, Job::Request(_))).count();
+        }
+        Some((jobs, std::mem::take(&mut lane.marks)))
     }
 
     /// Puts jobs back to the front of a running lane, in their order.
@@ -175,6 +209,7 @@ impl Lanes {
         let mut lanes = self.lock();
         let lane = lanes.entry(key.clone()).or_default();
         for job in jobs.into_iter().rev() {
+            lane.requests += usize::from(matches!(job, Job::Request(_)));
             lane.waiting.push_front(job);
         }
     }

@@ -32,6 +32,7 @@ mod error;
 mod gate;
 mod handler;
 mod idle_flush;
+mod in_progress;
 mod inside;
 mod lanes;
 mod limited;
@@ -60,6 +61,7 @@ pub use self::gate::{Gate, GateBuilder};
 pub use self::handler::{
     CONCURRENCY_DEFAULT, Deduplicate, Endpoint, Foreign, HANDLER_TIME_MAX_DEFAULT, Message,
 };
+pub use self::in_progress::OldestInProgress;
 pub use self::own_loop::Received;
 pub use self::runtime::Runtime;
 #[cfg(feature = "tokio-runtime")]

@@ -49,6 +49,8 @@ statistics! {
     duplicates_by_store => "tollgate_duplicates_by_store",
     /// Duplicates found by a marker: committed and not finished.
     duplicates_by_marker => "tollgate_duplicates_by_marker",
+    /// Copies that were attached to their message, which was still in progress.
+    copies_attached => "tollgate_copies_attached",
     /// Messages' partitions that were found in the cache, one for each run of a lane.
     cache_hits => "tollgate_partition_cache_hits",
     /// Messages' partitions that had to be loaded: not seen before, evicted, or changed by another process.
@@ -75,6 +77,10 @@ statistics! {
     requests => "tollgate_requests",
     /// Requests answered again from the stored response.
     replays => "tollgate_replays",
+    /// Requests that were not executed because their callers had gone, or were refused because too many waited.
+    requests_shed => "tollgate_requests_shed",
+    /// Messages and requests that were still in progress when the gate's time to close was over.
+    unfinished => "tollgate_unfinished",
     /// Panics of handlers, foreign readers and completions.
     panics => "tollgate_panics",
     /// Handlers that were dropped at their time limit.
@@ -103,7 +109,7 @@ impl Statistics {
 
     /// All duplicates that were dropped.
     pub const fn duplicates(&self) -> u64 {
-        self.duplicates_by_cache + self.duplicates_by_store + self.duplicates_by_marker
+        self.duplicates_by_cache + self.duplicates_by_store + self.duplicates_by_marker + self.copies_attached
     }
 }
 

@@ -4,6 +4,7 @@
 mod blobs;
 mod dead_letters;
 mod dropped_preparations;
+mod fairness;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod impatient_handlers;
