@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 
-use tollgate_proto::{DeduplicationKey, EntryKey, ItemName};
+use tollgate_proto::{DeduplicationKey, EntryKey, Incarnation, ItemName, Sequence};
 
 /// The control record's id, in every partition.
 pub const CONTROL_ID: &str = "tollgate.control";
@@ -34,6 +34,15 @@ const ENTRY_PREFIX: &str = "tollgate.entry.";
 /// ```
 pub fn entry_id(key: EntryKey) -> String {
     format!("{ENTRY_PREFIX}{:016x}.{}.{}", key.sequence.incarnation.0, key.sequence.counter, key.index)
+}
+
+/// The outbox entry with this id, as [`entry_id`] made it.
+pub(crate) fn entry_of_id(id: &str) -> Option<EntryKey> {
+    let mut parts = id.strip_prefix(ENTRY_PREFIX)?.split('.');
+    let incarnation = Incarnation(u64::from_str_radix(parts.next()?, 16).ok()?);
+    let counter = parts.next()?.parse().ok()?;
+    let index = parts.next()?.parse().ok()?;
+    Some(EntryKey { sequence: Sequence { incarnation, counter }, index })
 }
 
 /// The id of a deduplication record: the escaped key, or the BLAKE3 of a key that is too long for an id.

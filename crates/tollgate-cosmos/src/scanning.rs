@@ -14,7 +14,7 @@ use tollgate_proto::{PartitionKey, ScanCursor, ScanPage, ScannedPartition, Store
 
 use crate::cosmos_store::CosmosStore;
 use crate::document::{decode, parse_record};
-use crate::document_id::{CONTROL_ID, Kind, item_name};
+use crate::document_id::{CONTROL_ID, Kind, entry_of_id, item_name};
 use crate::failure::Failure;
 use crate::statistics::Operation;
 
@@ -84,8 +84,8 @@ impl CosmosStore {
         let scope = FeedScope::partition(self.requests.key(&partition)?);
         let documents = self.query_all("SELECT c.id FROM c", scope, Operation::Scan).await?;
         let ids: Vec<&str> = documents.iter().filter_map(|document| document.get("id")?.as_str()).collect();
-        let count = |kind| ids.iter().filter(|id| Kind::of_id(id) == kind).count() as u64;
-        let (entries, records) = (count(Kind::Entry), count(Kind::Record));
+        let records = ids.iter().filter(|id| Kind::of_id(id) == Kind::Record).count() as u64;
+        let entries = ids.iter().filter_map(|id| entry_of_id(id)).collect();
         let items: BTreeSet<_> = ids.iter().filter_map(|id| item_name(id)).collect();
         let items = items.into_iter().collect();
         Ok(ScannedPartition { partition, control, entries, records, items })

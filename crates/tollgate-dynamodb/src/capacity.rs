@@ -20,6 +20,10 @@ pub const MAIN_ITEM_BYTES_MAX: usize = 300 * 1024;
 /// Most business items that lie in a main item, so that all of them can be moved by one transaction together with it.
 pub const MAIN_ITEM_ITEMS_MAX: usize = 64;
 
+/// Bytes of waiting outputs in a main item above which the next ones lie apart. Each commit pays for all that wait in the main
+/// item, so a consumer that lags would make its producers' commits dearer with every message.
+pub const WAITING_BYTES_MAX: usize = 2 * 1024;
+
 /// A layout must save this part of the other's cost (one fourth) before a partition changes over: a change costs once what it
 /// saves many times.
 const CHANGE_OVER_SAVES_ONE_IN: u64 = 4;
@@ -51,6 +55,8 @@ pub struct CommitShape {
 /// What a commit may be written like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidates {
+    /// Outputs of earlier commits that wait in the main item, in bytes. They are part of each shape's `main`.
+    pub waiting: usize,
     /// As [`Layout::Stay`].
     pub stay: CommitShape,
     /// As [`Layout::Compact`], if that is another way, and the changed items are changed often enough to be worth a move.
@@ -123,9 +129,15 @@ pub fn units(shape: &CommitShape, placement: Placement) -> Option<u64> {
     Some(commit + consumption)
 }
 
-/// The cheapest way to write a commit. Items stay where they are unless to move them saves a quarter and more, or there is no
-/// room; outputs lie together if that costs no more, since it is one call and often no transaction.
+/// The cheapest way to write a commit.
+///
+/// Items stay where they are unless to move them saves a quarter and more, or there is no room. Outputs lie together if that
+/// costs no more, since it is one call and often no transaction; but apart while others wait in the main item
+/// ([`WAITING_BYTES_MAX`]).
 pub fn cheapest(candidates: &Candidates) -> Choice {
+    if candidates.waiting > WAITING_BYTES_MAX {
+        return choose(candidates, &[Placement::Apart]);
+    }
     choose(candidates, &[Placement::Together, Placement::Apart])
 }
 
@@ -169,6 +181,7 @@ mod tests {
         let entries = vec![1150; entries];
         let own = vec![];
         Candidates {
+            waiting: 0,
             stay: CommitShape { main: BASE + state, main_items: 2, own, entries: entries.clone() },
             compact: None,
             wide: Some(CommitShape { main: BASE, main_items: 0, own: vec![1060], entries }),
@@ -186,6 +199,7 @@ mod tests {
     #[test]
     fn a_large_item_that_changes_as_a_whole_stays() {
         let candidates = Candidates {
+            waiting: 0,
             stay: CommitShape { main: BASE + 40_000, main_items: 1, ..CommitShape::default() },
             compact: None,
             wide: Some(CommitShape { main: BASE, own: vec![40_060], ..CommitShape::default() }),
@@ -198,27 +212,38 @@ mod tests {
     fn one_output_lies_together_and_many_of_a_large_main_item_apart() {
         assert_eq!(cheapest(&in_main(1000, 1)).placement, Placement::Together);
         let stay = CommitShape { main: 40_000, main_items: 1, own: vec![], entries: vec![1150; 8] };
-        let choice = cheapest(&Candidates { stay, compact: None, wide: None });
+        let choice = cheapest(&Candidates { waiting: 0, stay, compact: None, wide: None });
         assert_eq!(choice.placement, Placement::Apart);
+    }
+
+    #[test]
+    fn outputs_lie_apart_while_others_wait_in_the_main_item() {
+        let mut candidates = in_main(1000 + WAITING_BYTES_MAX, 1);
+        assert_eq!(cheapest(&candidates).placement, Placement::Together);
+        candidates.waiting = WAITING_BYTES_MAX;
+        assert_eq!(cheapest(&candidates).placement, Placement::Together);
+        candidates.waiting += 1;
+        assert_eq!(cheapest(&candidates).placement, Placement::Apart);
     }
 
     #[test]
     fn items_move_only_for_a_quarter_and_more() {
         let stay = CommitShape { main: 4 * 1024, main_items: 1, ..CommitShape::default() };
         let three = CommitShape { main: 3 * 1024, main_items: 1, ..CommitShape::default() };
-        let candidates = Candidates { stay: stay.clone(), compact: Some(three), wide: None };
+        let candidates = Candidates { waiting: 0, stay: stay.clone(), compact: Some(three), wide: None };
         assert_eq!(cheapest(&candidates).layout, Layout::Compact);
         let nearly = CommitShape { main: 3 * 1024 + 1, main_items: 1, ..CommitShape::default() };
-        let candidates = Candidates { stay, compact: Some(nearly), wide: None };
+        let candidates = Candidates { waiting: 0, stay, compact: Some(nearly), wide: None };
         assert_eq!(cheapest(&candidates).layout, Layout::Stay);
     }
 
     #[test]
     fn what_has_no_room_in_the_main_item_lies_apart_whatever_it_costs() {
         let large = CommitShape { entries: vec![MAIN_ITEM_BYTES_MAX], main: 300, ..CommitShape::default() };
-        let choice = cheapest(&Candidates { stay: large, compact: None, wide: None });
+        let choice = cheapest(&Candidates { waiting: 0, stay: large, compact: None, wide: None });
         assert_eq!(choice.placement, Placement::Apart);
         let many = Candidates {
+            waiting: 0,
             stay: CommitShape { main: 100, main_items: MAIN_ITEM_ITEMS_MAX + 1, ..CommitShape::default() },
             compact: None,
             wide: Some(CommitShape { main: 100, own: vec![1; 65], ..CommitShape::default() }),

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update as UpdateOfItem};
 use tollgate_proto::{DeduplicationKey, ItemName, Placement};
 
-use crate::capacity::{ITEM_BYTES_MAX, Layout};
+use crate::capacity::{self, ITEM_BYTES_MAX, Layout, TRANSACTION_FACTOR};
 use crate::expression::Update;
-use crate::item_size::value_bytes;
+use crate::item_size::{item_bytes, value_bytes};
 use crate::main_item::{Known, Spill, version_attribute};
 use crate::names::{self, APART, CONTROL, EXPIRES_AT_MS, Item, MAIN, SPILLED, TableNames, VERSION};
 use crate::prepared_commit::{PreparedCommit, attribute_bytes};
+use crate::waiting_entries::Charge;
 
 /// Characters of a transaction's client token: DynamoDB takes 36, and 128 bits make 32 of them.
 const CLIENT_TOKEN_CHARACTERS: usize = 32;
@@ -28,6 +29,9 @@ pub(crate) struct CommitWrites {
     pub(crate) records: HashMap<usize, DeduplicationKey>,
     /// What is known of the partition once it is done.
     pub(crate) after: Known,
+    /// Write units of `own`, each item by itself; a deletion counts one, since the size of what it deletes is unknown.
+    own_units: u64,
+    deletes_apart: bool,
 }
 
 impl CommitWrites {
@@ -50,6 +54,8 @@ impl CommitWrites {
                 changed: prepared.items.iter().map(|(name, _)| name.clone()).collect(),
                 ..known.clone()
             },
+            own_units: 0,
+            deletes_apart: false,
         };
         writes.main.require(VERSION, commit.expected.map(version_attribute));
         writes.main.set(VERSION, version_attribute(commit.version));
@@ -82,6 +88,21 @@ impl CommitWrites {
         writes.delete_entries(names, prepared, known);
         writes.add_records(names, prepared);
         writes
+    }
+
+    /// Size of the main item as the units of the whole commit tell it.
+    ///
+    /// An item of its own is counted as large as it is afterwards. One that has shrunk was charged as it was before; the error
+    /// lasts until the next commit.
+    pub(crate) fn charge_of_main(&self, units: Option<u64>) -> Charge {
+        match units {
+            None => Charge::Untold,
+            Some(units) if self.is_single() => Charge::Exactly(units),
+            Some(units) => {
+                let main = (units / TRANSACTION_FACTOR).saturating_sub(self.own_units);
+                if self.deletes_apart { Charge::AtMost(main) } else { Charge::Exactly(main) }
+            }
+        }
     }
 
     /// Whether one update does it all.
@@ -147,9 +168,20 @@ impl CommitWrites {
         name: &ItemName,
         value: &AttributeValue,
     ) {
-        self.own.push(put(names, prepared.own_item(names, name, value.clone())));
+        self.put_own(names, prepared.own_item(names, name, value.clone()));
         self.after.apart.insert(name);
         self.remove_from_main(name);
+    }
+
+    fn put_own(&mut self, names: &TableNames, item: Item) {
+        self.own_units += capacity::write_units(item_bytes(&item));
+        self.own.push(put(names, item));
+    }
+
+    fn delete_own(&mut self, names: &TableNames, key: Item) {
+        self.own_units += 1;
+        self.deletes_apart = true;
+        self.own.push(delete(names, key));
     }
 
     fn remove_from_main(&mut self, name: &ItemName) {
@@ -161,7 +193,7 @@ impl CommitWrites {
     fn delete_apart(&mut self, names: &TableNames, prepared: &PreparedCommit, name: &ItemName) {
         if self.after.apart.may_hold(name) {
             let key = names.key(&prepared.commit.partition, &names::item_sort(name));
-            self.own.push(delete(names, key));
+            self.delete_own(names, key);
             self.after.apart.remove(name);
         }
     }
@@ -180,7 +212,7 @@ impl CommitWrites {
         let spills = together > 0 && main + together > ITEM_BYTES_MAX;
         for (key, entry) in &prepared.commit.entries {
             if key.placement() == Placement::Apart || spills {
-                self.own.push(put(names, prepared.own_entry(names, *key, entry)));
+                self.put_own(names, prepared.own_entry(names, *key, entry));
             } else {
                 let attribute = names::entry_attribute(*key);
                 self.after.waiting.insert(*key, attribute.len() + entry.len());
@@ -202,16 +234,18 @@ impl CommitWrites {
             }
             if !together || known.spill == Spill::Happened {
                 let key = names.key(&prepared.commit.partition, &names::entry_sort(*key));
-                self.own.push(delete(names, key));
+                self.delete_own(names, key);
             }
         }
     }
 
     fn add_records(&mut self, names: &TableNames, prepared: &PreparedCommit) {
         for record in &prepared.commit.records {
+            let item = prepared.record_item(names, record);
+            self.own_units += capacity::write_units(item_bytes(&item));
             let put = Put::builder()
                 .table_name(&names.table)
-                .set_item(Some(prepared.record_item(names, record)))
+                .set_item(Some(item))
                 // DynamoDB deletes expired records when it likes: what has expired by the commit's time counts as absent.
                 .condition_expression("attribute_not_exists(#expires) OR #expires <= :now")
                 .expression_attribute_names("#expires", EXPIRES_AT_MS)

@@ -15,6 +15,7 @@ use crate::main_item::{Known, MainItem};
 use crate::names::Item;
 use crate::prepared_commit::{PreparedCommit, TRANSACTION_BYTES_MAX};
 use crate::store::DynamoDbStore;
+use crate::waiting_entries::Charge;
 
 /// Most business items that leave a main item in one commit together with those that it changes. The rest of the transaction
 /// belongs to messages, records and the main item.
@@ -46,8 +47,9 @@ impl DynamoDbStore {
             };
             let writes = CommitWrites::new(&self.names, &prepared, &met.known, layout, &moved);
             let failure = match self.send(&prepared, &writes).await {
-                Ok(main_units) => {
-                    self.remember_after(&prepared, &met.known, writes.after, main_units);
+                Ok(units) => {
+                    let charge = writes.charge_of_main(units);
+                    self.remember_after(&prepared, &met.known, writes.after, charge);
                     return Ok(CommitOutcome::Committed { session: None });
                 }
                 Err(failure) => failure,
@@ -146,7 +148,7 @@ impl DynamoDbStore {
         Ok(Some(if fits { moved } else { Vec::new() }))
     }
 
-    /// Sends the writes. Returns the units that the main item has cost, if it was written alone and DynamoDB tells.
+    /// Sends the writes. Returns the units that they have cost, if DynamoDB tells.
     async fn send(&self, prepared: &PreparedCommit, writes: &CommitWrites) -> Result<Option<u64>, Failure> {
         if writes.is_single() {
             return self.update_main(&prepared.commit.partition, &writes.main).await;
@@ -168,8 +170,7 @@ impl DynamoDbStore {
                 .await;
             match answer {
                 Ok(output) => {
-                    self.calls.consumed("TransactWriteItems", output.consumed_capacity());
-                    return Ok(None);
+                    return Ok(self.calls.consumed("TransactWriteItems", output.consumed_capacity()));
                 }
                 Err(Failure::Unknown(reason) | Failure::TokenInUse(reason)) if tries < TRIES_MAX => {
                     tracing::debug!(partition = %prepared.commit.partition, reason, "a transaction is repeated under its token");
@@ -182,21 +183,10 @@ impl DynamoDbStore {
         }
     }
 
-    fn remember_after(
-        &self,
-        prepared: &PreparedCommit,
-        before: &Known,
-        mut after: Known,
-        main_units: Option<u64>,
-    ) {
-        match main_units {
-            // What was charged is the larger one of the main items before and after.
-            Some(units) => {
-                let items = before.item_bytes().max(after.item_bytes());
-                after.waiting.correct(prepared.base_bytes(&self.names, &after) + items, units);
-            }
-            None => after.waiting.keep_only_of(prepared.commit.version),
-        }
+    fn remember_after(&self, prepared: &PreparedCommit, before: &Known, mut after: Known, charge: Charge) {
+        // The charge is for the larger one of the main items before and after.
+        let items = before.item_bytes().max(after.item_bytes());
+        after.waiting.correct(prepared.base_bytes(&self.names, &after) + items, charge);
         self.remember(&prepared.commit.partition, after);
     }
 

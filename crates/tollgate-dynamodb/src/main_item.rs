@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use tollgate_proto::{Incarnation, ItemName, ItemValue, Sequence, Version};
+use tollgate_proto::{EntryKey, Incarnation, ItemName, ItemValue, Sequence, Version};
 
 use crate::item_size::value_bytes;
 use crate::names::{self, APART, CONTROL, Item, SPILLED, VERSION};
@@ -176,8 +176,9 @@ impl<'a> MainItem<'a> {
         self.0.keys().filter_map(|attribute| names::item_of_attribute(attribute))
     }
 
-    pub(crate) fn entry_count(self) -> usize {
-        self.0.keys().filter(|attribute| names::is_entry_attribute(attribute)).count()
+    /// The outbox entries that lie here.
+    pub(crate) fn entries(self) -> impl Iterator<Item = EntryKey> + 'a {
+        self.0.keys().filter_map(|attribute| names::entry_of_attribute(attribute))
     }
 
     /// What is to be remembered of it.

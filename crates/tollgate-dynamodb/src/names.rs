@@ -54,7 +54,7 @@ pub(crate) struct TableNames {
 pub(crate) enum Kind {
     Main,
     Item(ItemName),
-    Entry,
+    Entry(EntryKey),
     Record,
 }
 
@@ -96,14 +96,13 @@ pub(crate) fn item_of_attribute(attribute: &str) -> Option<ItemName> {
     attribute.strip_prefix(ITEM_ATTRIBUTE).and_then(|name| ItemName::new(name).ok())
 }
 
-/// Whether an attribute of the main item is an outbox entry.
-pub(crate) fn is_entry_attribute(attribute: &str) -> bool {
-    attribute.starts_with(ENTRY_ATTRIBUTE)
-}
-
 /// The outbox entry whose attribute this is.
 pub(crate) fn entry_of_attribute(attribute: &str) -> Option<EntryKey> {
-    let mut parts = attribute.strip_prefix(ENTRY_ATTRIBUTE)?.split('.');
+    entry_of_text(attribute.strip_prefix(ENTRY_ATTRIBUTE)?)
+}
+
+fn entry_of_text(text: &str) -> Option<EntryKey> {
+    let mut parts = text.split('.');
     let incarnation = Incarnation(u64::from_str_radix(parts.next()?, 16).ok()?);
     let counter = parts.next()?.parse().ok()?;
     let index = parts.next()?.parse().ok()?;
@@ -147,8 +146,8 @@ pub(crate) fn kind_of(sort: &str) -> Option<Kind> {
     if let Some(name) = sort.strip_prefix(ITEM_SORT) {
         return ItemName::new(name).ok().map(Kind::Item);
     }
-    if sort.starts_with(ENTRY_SORT) {
-        return Some(Kind::Entry);
+    if let Some(entry) = sort.strip_prefix(ENTRY_SORT) {
+        return entry_of_text(entry).map(Kind::Entry);
     }
     (sort.starts_with(RECORD_SORT) || sort.starts_with(HASHED_RECORD_SORT)).then_some(Kind::Record)
 }
@@ -171,6 +170,7 @@ mod tests {
         let entry = EntryKey { sequence, index: u32::MAX };
         assert!(entry_sort(entry).len() <= SORT_KEY_BYTES_MAX);
         assert_eq!(entry_of_attribute(&entry_attribute(entry)), Some(entry));
+        assert_eq!(kind_of(&entry_sort(entry)), Some(Kind::Entry(entry)));
     }
 
     #[test]

@@ -192,7 +192,10 @@ impl Reader<'_> {
     }
 }
 
-/// Whether DynamoDB holds this number exactly.
+/// Whether DynamoDB holds this number exactly, and every client reads what it prints of it.
+///
+/// DynamoDB prints numbers without an exponent where it can. Clients with decimals of 38 digits, as boto3 has, refuse a
+/// number that is printed with more, even if the digits at its end are zeros.
 fn fits(number: &str) -> bool {
     let unsigned = number.trim_start_matches('-');
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -204,15 +207,25 @@ fn fits(number: &str) -> bool {
     let digits = format!("{whole}{fraction}");
     let from_first = digits.trim_start_matches('0');
     if from_first.is_empty() {
-        return true;
+        // DynamoDB has no negative zero.
+        return !number.starts_with('-');
     }
     let leading = digits.len() - from_first.len();
     let magnitude = i64::try_from(whole.len())
         .ok()
         .zip(i64::try_from(leading).ok())
         .and_then(|(whole, leading)| exponent.checked_add(whole - leading - 1));
-    from_first.trim_end_matches('0').len() <= NUMBER_DIGITS_MAX
-        && magnitude.is_some_and(|magnitude| NUMBER_EXPONENTS.contains(&magnitude))
+    let significant = from_first.trim_end_matches('0').len();
+    significant <= NUMBER_DIGITS_MAX
+        && magnitude.is_some_and(|magnitude| {
+            NUMBER_EXPONENTS.contains(&magnitude)
+                && printed_digits(magnitude, significant) <= NUMBER_DIGITS_MAX
+        })
+}
+
+/// Digits of a number from its first to its last one that is not 0, and to its decimal point if that is to the right.
+fn printed_digits(magnitude: i64, significant: usize) -> usize {
+    usize::try_from(magnitude + 1).map_or(significant, |whole| whole.max(significant))
 }
 
 fn write(attribute: &AttributeValue, json: &mut String) -> Result<(), &'static str> {
@@ -287,7 +300,9 @@ mod tests {
 
     #[test]
     fn numbers_keep_all_their_digits() {
-        for number in ["0.30000000000000004", "12345678901234567890123456789012345678", "1e-100", "-1.5e20"] {
+        for number in
+            ["0.30000000000000004", "12345678901234567890123456789012345678", "1e-100", "-1.5e20", "1e37"]
+        {
             let stored = to_attribute(&json(number));
             assert_eq!(stored, AttributeValue::N(number.to_owned()));
             assert_eq!(of_attribute(&stored), Ok(json(number)));
@@ -298,9 +313,19 @@ mod tests {
     fn what_dynamodb_can_not_hold_is_kept_as_text() {
         let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
         let long = "1".repeat(39);
-        for text in
-            [&*deep, &long, "1e200", "1e-140", r#"{"":1}"#, r#"{"a":1,"a":2}"#, r#"{"$json":"x"}"#, "{"]
-        {
+        for text in [
+            &*deep,
+            &long,
+            "1e200",
+            "1e-140",
+            "1e38",
+            "-0",
+            "-0.0e5",
+            r#"{"":1}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"$json":"x"}"#,
+            "{",
+        ] {
             let stored = to_attribute(&json(text));
             assert!(is_text(&stored), "{text}");
             assert_eq!(of_attribute(&stored), Ok(json(text)), "{text}");

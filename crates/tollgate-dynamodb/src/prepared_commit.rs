@@ -139,6 +139,7 @@ impl PreparedCommit {
             && apart.iter().all(|(name, _)| known.changed.contains(name));
         let stays_in = if kept < WRITE_UNIT_BYTES { kept } else { 0 };
         Candidates {
+            waiting: known.waiting.bytes(),
             stay: shape(
                 kept + together_bytes,
                 kept_items + together.len(),

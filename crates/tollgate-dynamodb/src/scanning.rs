@@ -108,7 +108,7 @@ impl Listing {
             let partition = self.current.get_or_insert_with(|| ScannedPartition {
                 partition: key,
                 control: None,
-                entries: 0,
+                entries: Vec::new(),
                 records: 0,
                 items: Vec::new(),
             });
@@ -116,11 +116,11 @@ impl Listing {
                 Kind::Main => {
                     let main = MainItem::new(item);
                     partition.control = main.control();
-                    partition.entries += main.entry_count() as u64;
+                    partition.entries.extend(main.entries());
                     partition.items.extend(main.item_names());
                 }
                 Kind::Item(name) => partition.items.push(name),
-                Kind::Entry => partition.entries += 1,
+                Kind::Entry(key) => partition.entries.push(key),
                 Kind::Record => partition.records += 1,
             }
         }

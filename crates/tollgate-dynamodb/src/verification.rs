@@ -42,14 +42,21 @@ impl DynamoDbStore {
             let reason = format!("table {} is {status}: wait until it is ACTIVE", self.names.table);
             return Err(self.misconfigured(reason));
         }
-        let is_strong = table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong);
-        if !table.replicas().is_empty() && !is_strong {
+        if table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong) {
+            return Err(self.misconfigured(format!(
+                "table {} is a global table with multi-region strong consistency, for which DynamoDB offers neither transactions \
+                 nor time to live: commits that write several items could not be made, and deduplication records would stay \
+                 for ever. Use a table of one region, without replicas",
+                self.names.table
+            )));
+        }
+        if !table.replicas().is_empty() {
             let regions: Vec<&str> =
                 table.replicas().iter().filter_map(|replica| replica.region_name()).collect();
             return Err(self.misconfigured(format!(
-                "table {} is a global table with replicas in {} and without multi-region strong consistency: two regions could \
-                 both commit on one version, and a consumed token could be read in the other region, so messages would be \
-                 processed twice. Use a table with multi-region strong consistency, or one region's own table",
+                "table {} is a global table with replicas in {}: two regions could both commit on one version, and a consumed \
+                 token could be read in the other region, so messages would be processed twice. Use a table of one region, \
+                 without replicas",
                 self.names.table,
                 regions.join(", ")
             )));
@@ -182,15 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn a_global_table_is_refused_unless_it_is_strongly_consistent() {
+    fn a_global_table_is_refused_with_the_reason_and_a_way_out_that_is_one() {
         let replica = ReplicaDescription::builder().region_name("eu-west-1").build();
         let eventual = table().replicas(replica.clone()).build();
-        let error = store().check_description(&eventual).unwrap_err();
-        assert!(!error.is_retryable());
-        let text = error.to_string();
-        assert!(text.contains("eu-west-1") && text.contains("multi-region strong consistency"), "{text}");
         let strong = table().replicas(replica).multi_region_consistency(MultiRegionConsistency::Strong);
-        assert!(store().check_description(&strong.build()).is_ok());
+        for (table, reason) in
+            [(eventual, "eu-west-1"), (strong.build(), "neither transactions nor time to live")]
+        {
+            let error = store().check_description(&table).unwrap_err();
+            assert!(!error.is_retryable());
+            let text = error.to_string();
+            assert!(text.contains(reason) && text.contains("one region, without replicas"), "{text}");
+        }
         assert!(store().check_description(&table().build()).is_ok());
     }
 

@@ -3,9 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use tollgate_proto::{EntryKey, Version};
+use tollgate_proto::EntryKey;
 
 use crate::capacity::bytes_of_units;
+
+/// Size of a main item as far as the answer to a write of it tells, in write units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// So many.
+    Exactly(u64),
+    /// No more than so many: something of unknown size was charged together with it.
+    AtMost(u64),
+    /// The answer reports no units.
+    Untold,
+}
 
 /// Entries that are believed to wait, with the bytes that each takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,20 +43,17 @@ impl WaitingEntries {
     }
 
     /// Corrects the estimate by what DynamoDB charged for a write of the main item. `rest` is what is no entry.
-    pub(crate) fn correct(&mut self, rest: usize, units: u64) {
+    pub(crate) fn correct(&mut self, rest: usize, charge: Charge) {
+        let (Charge::Exactly(units) | Charge::AtMost(units)) = charge else { return };
         let range = bytes_of_units(units);
         let (least, most) = (range.start().saturating_sub(rest), range.end().saturating_sub(rest));
-        self.unnamed = 0;
+        self.unnamed = self.unnamed.min(most);
         // The oldest ones are the likeliest to be consumed.
         while self.bytes() > most && self.named.pop_first().is_some() {}
-        self.unnamed = least.saturating_sub(self.bytes());
-    }
-
-    /// Without evidence, what was sent before is believed to be consumed: if that is wrong, the next write tells. The opposite
-    /// belief would never be corrected, since it keeps commits from writing there.
-    pub(crate) fn keep_only_of(&mut self, version: Version) {
-        self.unnamed = 0;
-        self.named.retain(|key, _| key.sequence == version.sequence());
+        if matches!(charge, Charge::Exactly(_)) {
+            self.unnamed = 0;
+            self.unnamed = least.saturating_sub(self.bytes());
+        }
     }
 }
 
@@ -64,27 +72,24 @@ mod tests {
         let mut waiting = WaitingEntries::default();
         waiting.insert(key(1), 900);
         waiting.insert(key(2), 600);
-        waiting.correct(300, 1);
-        assert_eq!(waiting.bytes(), 600);
-        waiting.correct(300, 1);
-        assert_eq!(waiting.bytes(), 600);
+        for charge in [Charge::AtMost(1), Charge::Exactly(1), Charge::Untold] {
+            waiting.correct(300, charge);
+            assert_eq!(waiting.bytes(), 600, "{charge:?}");
+        }
     }
 
     #[test]
     fn a_charge_that_is_higher_tells_that_something_waits() {
         let mut waiting = WaitingEntries::default();
-        waiting.correct(300, 10);
+        waiting.correct(300, Charge::AtMost(10));
+        assert_eq!(waiting.bytes(), 0, "an upper bound shows nothing");
+        waiting.correct(300, Charge::Exactly(10));
         assert_eq!(waiting.bytes(), 9 * 1024 + 1 - 300);
-        waiting.correct(300, 1);
+        waiting.correct(300, Charge::Untold);
+        assert_eq!(waiting.bytes(), 9 * 1024 + 1 - 300);
+        waiting.correct(300, Charge::AtMost(1));
+        assert_eq!(waiting.bytes(), 1024 - 300);
+        waiting.correct(300, Charge::Exactly(1));
         assert_eq!(waiting.bytes(), 0);
-    }
-
-    #[test]
-    fn without_evidence_only_the_last_commit_is_believed_to_wait() {
-        let mut waiting = WaitingEntries::default();
-        waiting.insert(key(1), 900);
-        waiting.insert(key(2), 600);
-        waiting.keep_only_of(Version::from_sequence(key(2).sequence));
-        assert_eq!(waiting.bytes(), 600);
     }
 }

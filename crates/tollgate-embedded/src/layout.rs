@@ -69,6 +69,17 @@ pub(crate) fn entry_key(partition: &PartitionKey, entry: EntryKey) -> Vec<u8> {
     key
 }
 
+/// The entry that a key of [`entry_key`] names.
+pub(crate) fn entry_of_key(partition: &PartitionKey, key: &[u8]) -> Option<EntryKey> {
+    let (incarnation, rest) = key.get(2 + partition.as_str().len()..)?.split_first_chunk()?;
+    let (counter, rest) = rest.split_first_chunk()?;
+    let sequence = Sequence {
+        incarnation: Incarnation(u64::from_be_bytes(*incarnation)),
+        counter: u64::from_be_bytes(*counter),
+    };
+    Some(EntryKey { sequence, index: u32::from_be_bytes(rest.try_into().ok()?) })
+}
+
 pub(crate) fn record_key(partition: &PartitionKey, record: &DeduplicationKey) -> Vec<u8> {
     let mut key = prefix(partition, record.as_str().len());
     key.extend_from_slice(record.as_str().as_bytes());

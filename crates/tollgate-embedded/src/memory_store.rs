@@ -216,7 +216,7 @@ impl Partition {
         ScannedPartition {
             partition: key.clone(),
             control: self.control.as_ref().map(|(_, bytes)| bytes.clone()),
-            entries: self.entries.len() as u64,
+            entries: self.entries.keys().copied().collect(),
             records: self.records.len() as u64,
             items: self.items.keys().cloned().collect(),
         }

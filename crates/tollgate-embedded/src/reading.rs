@@ -93,9 +93,15 @@ impl Reading<'_> {
             let key = pair.key().map_err(|error| self.unavailable(&error))?;
             items.extend(layout::item_name(&partition, &key));
         }
+        let mut entries = Vec::new();
+        for pair in self.view.prefix(Space::Entries, &prefix) {
+            let key = pair.key().map_err(|error| self.unavailable(&error))?;
+            let entry = layout::entry_of_key(&partition, &key);
+            entries.push(entry.ok_or_else(|| self.corrupt(&partition, "the key of an outbox entry"))?);
+        }
         Ok(ScannedPartition {
             control: layout::control_record(control),
-            entries: self.count(Space::Entries, &prefix)?,
+            entries,
             records: self.count(Space::Records, &prefix)?,
             items,
             partition,

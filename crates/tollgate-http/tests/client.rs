@@ -138,7 +138,7 @@ impl Shop {
                     let is_finished = |control: tollgate::proto::ControlRecord| {
                         control.pending.is_empty() && control.registrations.is_empty()
                     };
-                    scanned.entries == 0 && control.is_none_or(is_finished)
+                    scanned.entries.is_empty() && control.is_none_or(is_finished)
                 })
         })
         .await;

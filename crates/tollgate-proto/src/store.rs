@@ -258,8 +258,8 @@ pub struct ScannedPartition {
     pub partition: PartitionKey,
     /// The control record's bytes, if it has one.
     pub control: Option<Bytes>,
-    /// How many outbox entries (tokens not consumed yet) it holds.
-    pub entries: u64,
+    /// The outbox entries (tokens not consumed yet) that it holds, in no particular order.
+    pub entries: Vec<EntryKey>,
     /// How many deduplication records it holds, expired ones included.
     pub records: u64,
     /// The names of its business items.

@@ -187,7 +187,7 @@ pub async fn left_over(store: &dyn Store) -> u64 {
     loop {
         let page = store.scan(cursor, PAGE).await.expect("an audit is made of a healthy store");
         for scanned in page.partitions {
-            left += scanned.entries;
+            left += scanned.entries.len() as u64;
             if let Some(control) = scanned.control {
                 let control =
                     codec::decode_control(&control).expect("control records are what the engine wrote");

@@ -25,6 +25,7 @@ use crate::limited::within;
 use crate::negative_cache::NegativeCache;
 use crate::own_loop::{SendMessages, SendOnly};
 use crate::partition_cache::PartitionCache;
+use crate::republishing::Republished;
 use crate::runtime::{Runtime, Tasks};
 use crate::settings::{Settings, Sweeps};
 use crate::side_effects::SideEffects;
@@ -88,6 +89,21 @@ impl Gate {
     /// If a store can't be scanned.
     pub async fn sweep(&self) -> Result<usize, TollgateError> {
         Ok(idle_flush::sweep(&self.engine, |_| true).await?)
+    }
+
+    /// Sends the message of every outbox entry that has existed for `older_than`, in every store of the gate.
+    ///
+    /// A token's existence is the right to process its message, so this is safe at any time: a copy that is still in a queue, or
+    /// whose message is done, is dropped. It is the repair after a broker has lost a queue and after a store was restored from a
+    /// backup. It sends dead-lettered messages as well, since their tokens stay: `older_than` does not exclude them.
+    ///
+    /// Each store is scanned, which costs what [`tollgate_proto::Store::scan_price`] says. An entry has no time of its own, so one
+    /// look finds the entries, and those that are still there `older_than` later are sent; zero sends at once.
+    ///
+    /// # Errors
+    /// If a store can't be scanned. The others are done all the same.
+    pub async fn republish(&self, older_than: Duration) -> Result<Republished, TollgateError> {
+        Ok(self.engine.republish(older_than).await?)
     }
 
     /// Removes finished entries from control records now, instead of waiting until their partitions have been idle for a

@@ -39,6 +39,7 @@ mod limited;
 mod negative_cache;
 mod own_loop;
 mod partition_cache;
+mod republishing;
 mod runtime;
 mod settings;
 mod side_effects;
@@ -63,6 +64,7 @@ pub use self::handler::{
 };
 pub use self::in_progress::OldestInProgress;
 pub use self::own_loop::Received;
+pub use self::republishing::Republished;
 pub use self::runtime::Runtime;
 #[cfg(feature = "tokio-runtime")]
 pub use self::runtime::TokioRuntime;

@@ -173,7 +173,7 @@ impl Leftovers {
     /// # Errors
     /// If its control record can't be read.
     pub fn add(&mut self, scanned: &ScannedPartition) -> Result<(), DemoError> {
-        self.outbox_entries += scanned.entries;
+        self.outbox_entries += scanned.entries.len() as u64;
         self.deduplication_records += scanned.records;
         if let Some(control) = &scanned.control {
             let control = codec::decode_control(control).map_err(|error| {

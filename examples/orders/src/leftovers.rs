@@ -61,7 +61,7 @@ impl Leftovers {
     }
 
     fn add(&mut self, scanned: &ScannedPartition) -> Result<(), Failure> {
-        self.tokens += scanned.entries;
+        self.tokens += scanned.entries.len() as u64;
         let of_http = |item: &str| item.starts_with("request/") || item.starts_with("http-response/");
         self.requests += scanned.items.iter().filter(|item| of_http(item.as_str())).count() as u64;
         if let Some(control) = &scanned.control {

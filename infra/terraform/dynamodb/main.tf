@@ -46,6 +46,6 @@ resource "aws_dynamodb_table" "tollgate" {
 
   tags = var.tags
 
-  # There is no `replica` block, and must be none: replicas of a global table are eventually consistent unless it was made with
-  # multi-region strong consistency, and a stale read processes a message twice.
+  # There is no `replica` block, and must be none: replicas of a global table are eventually consistent, and a stale read
+  # processes a message twice; with multi-region strong consistency there are neither transactions nor time to live.
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
+mod backlog;
 mod calls;
 mod capacity;
 mod conformance;
@@ -11,6 +12,7 @@ mod layouts;
 mod lost_answers;
 mod metrics;
 mod permissions;
+mod restore;
 mod storm;
 mod tables;
 mod wrong_tables;

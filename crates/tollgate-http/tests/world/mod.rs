@@ -156,7 +156,7 @@ impl House {
         let page = self.store.scan(None, usize::MAX).await.unwrap();
         page.partitions.iter().all(|scanned| {
             let control = scanned.control.as_ref().map(|bytes| codec::decode_control(bytes).unwrap());
-            scanned.entries == 0
+            scanned.entries.is_empty()
                 && control
                     .is_none_or(|control| control.pending.is_empty() && control.registrations.is_empty())
         })

@@ -13,8 +13,9 @@ const PARTITIONS: usize = 23;
 /// How many the scan may return at a time: fewer than there are, and no divisor.
 const PAGE: usize = 5;
 
-/// Every partition comes once, with the right counts, and no page is longer than asked for. Partitions of others may come
-/// in between.
+/// Every partition comes once with its outbox entries by name, and no page is longer than asked for.
+///
+/// Partitions of others may come in between.
 ///
 /// # Panics
 /// If the store breaks this promise.
@@ -33,6 +34,7 @@ pub async fn a_scan_lists_every_partition_once_over_several_pages(store: Arc<dyn
         pages += 1;
         for mut scanned in page.partitions {
             scanned.items.sort();
+            scanned.entries.sort();
             let key: PartitionKey = scanned.partition.clone();
             assert!(seen.insert(key.clone(), scanned).is_none(), "partition {key:?} was listed twice");
         }
@@ -64,7 +66,7 @@ async fn write(store: &Arc<dyn Store>, number: usize) -> (Partition, ScannedPart
     let scanned = ScannedPartition {
         partition: partition.key.clone(),
         control: partition.version.map(control_of),
-        entries: (entries.len() - 1) as u64,
+        entries: keys[1..].to_vec(),
         records: records as u64,
         items,
     };

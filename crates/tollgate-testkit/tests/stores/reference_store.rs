@@ -64,7 +64,7 @@ struct Partition {
     control: Option<(Version, Bytes)>,
     items: BTreeMap<ItemName, ItemValue>,
     entries: BTreeMap<EntryKey, Bytes>,
-    deleted: u64,
+    deleted: Vec<EntryKey>,
     records: BTreeMap<DeduplicationKey, (Bytes, u64)>,
 }
 
@@ -265,7 +265,7 @@ impl ReferenceStore {
         match self.flaw {
             Flaw::ForgetsDeletions => {}
             _ if partition.entries.remove(&self.entry(token.entry)).is_some() => {
-                partition.deleted += 1;
+                partition.deleted.push(token.entry);
                 if self.flaw == Flaw::DeletionRaisesTheVersion {
                     partition.control =
                         partition.control.take().map(|(version, control)| (version.next(), control));
@@ -401,11 +401,12 @@ impl Store for ReferenceStore {
                         .filter(|_| self.flaw != Flaw::ScansOnlyOnePage);
                     break;
                 }
-                let deleted = if self.flaw == Flaw::ScansCountDeletedEntries { partition.deleted } else { 0 };
+                let is_flawed = self.flaw == Flaw::ScansCountDeletedEntries;
+                let deleted = if is_flawed { &partition.deleted[..] } else { &[] };
                 page.partitions.push(ScannedPartition {
                     partition: key.clone(),
                     control: partition.control.as_ref().map(|(_, control)| control.clone()),
-                    entries: partition.entries.len() as u64 + deleted,
+                    entries: partition.entries.keys().copied().chain(deleted.iter().copied()).collect(),
                     records: partition.records.len() as u64,
                     items: partition.items.keys().cloned().collect(),
                 });

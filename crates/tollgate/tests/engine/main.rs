@@ -13,6 +13,7 @@ mod messages;
 mod opening_and_closing;
 mod panics;
 mod recovery;
+mod republishing;
 mod requests;
 mod time_limits;
 

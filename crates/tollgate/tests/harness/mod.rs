@@ -109,7 +109,7 @@ pub async fn left_over(store: &dyn Store) -> u64 {
     let page = store.scan(None, usize::MAX).await.unwrap();
     let mut left = 0;
     for scanned in page.partitions {
-        left += scanned.entries;
+        left += scanned.entries.len() as u64;
         if let Some(control) = scanned.control {
             let control = codec::decode_control(&control).unwrap();
             left += (control.pending.len() + control.registrations.len()) as u64;

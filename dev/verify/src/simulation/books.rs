@@ -80,8 +80,8 @@ impl Books {
                 self.universe.memory.scan(cursor, PAGE).await.expect("a store in memory does not fail");
             for scanned in page.partitions {
                 let partition = scanned.partition;
-                if scanned.entries > 0 {
-                    left.push(format!("{} outbox entries in {partition}", scanned.entries));
+                if !scanned.entries.is_empty() {
+                    left.push(format!("{} outbox entries in {partition}", scanned.entries.len()));
                 }
                 let Some(control) = scanned.control else { continue };
                 match codec::decode_control(&control) {
