@@ -99,7 +99,7 @@ async fn a_record_of_the_same_group_refuses_its_duplicate() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let here = partition("here");
-    let key = DeduplicationKey::of_request("request").unwrap();
+    let key = DeduplicationKey::of_request(&"orders".try_into().unwrap(), "request").unwrap();
     let with_record = |counter| {
         let mut commit = commit(&here, counter, 8);
         commit.records =

@@ -71,8 +71,17 @@ fn message_ids() -> Result<Value, Failure> {
     let named = texts.map(|(namespace, name)| {
         json!({ "namespace": namespace, "name": name, "id": MessageId::from_name(namespace, name).to_string() })
     });
+    let steps = [sequence(1, 1), sequence(1, 2), sequence(2, 1), sequence(u64::MAX, u64::MAX)].map(|sequence| {
+        let cause = MessageId::of_step(id(1), sequence);
+        json!({ "step": id(1).to_string(), "sequence": sequence_fields(sequence), "id": cause.to_string() })
+    });
     Ok(json!({
         "what": "message id",
+        "steps": {
+            "definition": "UUIDv8 of the first 16 bytes of BLAKE3(4, u32 little endian || \"step\" || step, 16 bytes || \
+                           incarnation, u64 little endian || counter, u64 little endian)",
+            "vectors": steps,
+        },
         "derived": {
             "definition": "UUIDv8 of the first 16 bytes of BLAKE3(cause, 16 bytes || length of endpoint, u32 little \
                            endian || endpoint, UTF-8 || n, u32 little endian)",

@@ -86,6 +86,11 @@ impl CompletionTask {
         self.pending.id
     }
 
+    /// Whether both are to finish the same entry.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        self.pending.id == other.pending.id
+    }
+
     pub(crate) fn for_slot(mut self, slot: usize) -> Self {
         self.slots.push(slot);
         self
@@ -255,7 +260,18 @@ impl Completion {
             };
             outcomes.push(TaskOutcome { pending: task.pending, slots: task.slots, result });
         }
+        wait_for_all(&mut outcomes);
         CompletionStep::Done(CompletionReport { outcomes, marks })
+    }
+}
+
+/// Leaves each slot at one outcome only: one that failed, if it waited for any such.
+fn wait_for_all(outcomes: &mut [TaskOutcome]) {
+    let mut decided = Vec::new();
+    outcomes.sort_by_key(|outcome| outcome.result.is_ok());
+    for outcome in outcomes {
+        outcome.slots.retain(|slot| !decided.contains(slot));
+        decided.extend_from_slice(&outcome.slots);
     }
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use crate::sequence::Sequence;
+
 /// The deterministic identity of a message: a UUID, 16 bytes.
 ///
 /// Messages that a handler sends get the id [`MessageId::derive`] computes, so that a second attempt at the same
@@ -44,6 +46,20 @@ impl MessageId {
         hasher.update(&cause.0);
         update_with_text(&mut hasher, endpoint.as_str());
         hasher.update(&n.to_le_bytes());
+        Self::from_hash(&hasher.finalize())
+    }
+
+    /// The cause of what one step of a source sends: `step` names the step, `sequence` is that of the commit that it is part of. So a
+    /// source that gives all its steps one name sends messages with different ids.
+    ///
+    /// UUIDv8 of BLAKE3 over the text `step` (4 bytes of length, then UTF-8) and
+    /// `step (16 bytes) ‖ incarnation (u64) ‖ counter (u64)`, all little endian.
+    pub fn of_step(step: Self, sequence: Sequence) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        update_with_text(&mut hasher, "step");
+        hasher.update(&step.0);
+        hasher.update(&sequence.incarnation.0.to_le_bytes());
+        hasher.update(&sequence.counter.to_le_bytes());
         Self::from_hash(&hasher.finalize())
     }
 
@@ -205,20 +221,25 @@ name!(
 );
 
 impl DeduplicationKey {
-    /// The key under which a tokenless message is remembered (identity-based deduplication).
-    pub fn of_message(id: MessageId) -> Self {
-        Self(SmolStr::new(format!("message/{id}")))
+    /// The key under which an endpoint remembers a tokenless message (identity-based deduplication):
+    /// `message/LENGTH:ENDPOINT/ID`.
+    ///
+    /// Endpoints that share a partition do not share keys: an event that its producer sends to two of them is handled by both.
+    pub fn of_message(endpoint: &EndpointName, id: MessageId) -> Self {
+        let name = endpoint.as_str();
+        Self(SmolStr::new(format!("message/{}:{name}/{id}", name.len())))
     }
 
-    /// The key under which a request is remembered (sync-async boundary).
+    /// The key under which an endpoint remembers a request: `request/LENGTH:ENDPOINT/REQUEST ID`.
     ///
     /// # Errors
-    /// [`InvalidName`] when the request id is empty or too long.
-    pub fn of_request(request_id: &str) -> Result<Self, InvalidName> {
+    /// [`InvalidName`] when the request id is empty, or too long beside the endpoint's name.
+    pub fn of_request(endpoint: &EndpointName, request_id: &str) -> Result<Self, InvalidName> {
         if request_id.is_empty() {
             return Err(InvalidName { what: "request id", problem: "it is empty" });
         }
-        Self::new(format!("request/{request_id}"))
+        let name = endpoint.as_str();
+        Self::new(format!("request/{}:{name}/{request_id}", name.len()))
     }
 }
 
@@ -274,6 +295,23 @@ mod tests {
     #[test]
     fn names_that_run_into_each_other_give_different_ids() {
         assert_ne!(MessageId::from_name("ab", "c"), MessageId::from_name("a", "bc"));
+    }
+
+    #[test]
+    fn keys_of_different_endpoints_kinds_and_ids_are_different() {
+        let endpoint = |name: &str| EndpointName::new(name).unwrap();
+        let id = MessageId::from_name("a", "b");
+        let request =
+            |name: &str, request: &str| DeduplicationKey::of_request(&endpoint(name), request).unwrap();
+        let keys = [
+            DeduplicationKey::of_message(&endpoint("billing"), id),
+            DeduplicationKey::of_message(&endpoint("shipping"), id),
+            request("billing", &id.to_string()),
+            request("a/1:b", "c"),
+            request("a", "1:b/c"),
+        ];
+        let distinct: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len(), "{keys:?}");
     }
 
     #[test]

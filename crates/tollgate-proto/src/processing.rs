@@ -67,7 +67,7 @@ use self::fold::Fold;
 use self::incoming::{Slot, SlotState};
 use crate::completion::{Completion, CompletionTask};
 use crate::control_record::PENDING_MAX;
-use crate::ids::{AttemptId, DeduplicationKey, ItemName, MessageId, PartitionKey, StoreAlias};
+use crate::ids::{AttemptId, DeduplicationKey, ItemName, PartitionKey, StoreAlias};
 use crate::limits::StoreLimits;
 use crate::marks::Marks;
 use crate::partition_view::PartitionView;
@@ -400,8 +400,8 @@ impl Processing {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct LostCommit {
     attempt: AttemptId,
-    /// The messages folded into it.
-    members: Vec<MessageId>,
+    /// The slots of the messages folded into it. By slot and not by id: messages to two endpoints may have one id.
+    members: Vec<usize>,
 }
 
 /// Whether the view of the partition is good for the next message.

@@ -44,6 +44,11 @@ impl UnitOfWork {
         Self { cause, endpoint, changes: Items::default(), outgoing: Vec::new(), response: Bytes::new() }
     }
 
+    /// The same execution, begun anew.
+    pub(crate) fn begin_anew(&mut self) {
+        *self = Self::new(self.cause, self.endpoint.clone());
+    }
+
     /// Puts an item.
     pub fn put(&mut self, name: ItemName, value: ItemValue) {
         self.changes.set(name, Some(value));

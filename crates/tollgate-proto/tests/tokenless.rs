@@ -7,7 +7,7 @@ mod world;
 use tollgate_proto::processing::{
     Disposition, Incoming, Processing, Request, RequestDeduplication, Step, Tokenless, WakeUpPatience,
 };
-use tollgate_proto::{Content, DeduplicationKey, Envelope, MessageId};
+use tollgate_proto::{Content, DeduplicationKey, Envelope, MessageId, codec};
 use world::{Process, World, add, destination, lost_answer, message, until};
 
 fn tokenless_envelope(body: &'static str) -> Envelope {
@@ -82,7 +82,7 @@ fn request() -> Incoming {
         message_id: MessageId::from_name("web", "order-1"),
         endpoint: "counter".try_into().unwrap(),
         deduplication: RequestDeduplication::ByKey {
-            key: DeduplicationKey::of_request("order-1").unwrap(),
+            key: DeduplicationKey::of_request(&"orders".try_into().unwrap(), "order-1").unwrap(),
             expires_at_ms: 9,
         },
     })
@@ -226,4 +226,109 @@ fn a_conflict_with_our_own_commit_does_not_apply_a_tokenless_message_twice() {
     assert_eq!(settled.dispositions, [Disposition::Committed]);
     world.complete(&mut process, settled.completion.expect("its outputs are not out"));
     assert_eq!((world.count(), world.sent.len()), (1, 1));
+}
+
+#[test]
+fn two_endpoints_on_one_partition_do_not_eat_each_others_messages() {
+    let to = |endpoint: &str| {
+        let mut envelope = tokenless_envelope("send");
+        envelope.to.endpoint = endpoint.try_into().unwrap();
+        Incoming::Message { envelope: envelope.into(), tokenless: Tokenless::ByIdentity { expires_at_ms: 9 } }
+    };
+    // One after the other, and in one burst.
+    for bursts in [vec![vec!["billing"], vec!["shipping"]], vec![vec!["billing", "shipping"]]] {
+        let (mut world, mut process) = (World::default(), Process::default());
+        for burst in bursts {
+            for disposition in world.process(&mut process, burst.iter().map(|name| to(name)).collect()) {
+                assert_eq!(disposition, Disposition::Committed);
+            }
+        }
+        assert_eq!((world.count(), world.sent.len()), (2, 2));
+        let again = world.process(&mut process, vec![to("shipping"), to("billing"), to("shipping")]);
+        assert_eq!(again, [const { Disposition::Duplicate }; 3]);
+        assert_eq!(world.count(), 2);
+    }
+}
+
+#[test]
+fn a_message_refused_by_one_endpoint_is_not_taken_for_the_one_that_another_has_committed() {
+    let (mut world, mut process) = (World::default(), Process::default());
+    let to = |endpoint: &str, body: &'static str| {
+        let mut envelope =
+            Envelope { message_id: MessageId::from_bytes([7; 16]), ..tokenless_envelope(body) };
+        envelope.to.endpoint = endpoint.try_into().unwrap();
+        Incoming::Message { envelope: envelope.into(), tokenless: Tokenless::ByIdentity { expires_at_ms: 9 } }
+    };
+    let work = world.work(&process, vec![to("billing", "send"), to("shipping", "poison")]);
+    let step =
+        until(&mut world, &mut process, Processing::begin(work), |step| matches!(step, Step::Commit(_)));
+    let Step::Commit(commit) = step else { unreachable!("that is what was waited for") };
+    world.commit(commit.request());
+    let step = commit.answer(Err(lost_answer()));
+    let dispositions = world.settle(&mut process, step).dispositions;
+    assert_eq!(dispositions[0], Disposition::Committed);
+    assert!(matches!(dispositions[1], Disposition::DeadLetter { .. }), "{dispositions:?}");
+}
+
+#[test]
+fn natural_messages_with_one_id_are_copies_only_if_they_are_alike() {
+    let reading = |body: &'static str| {
+        let envelope = Envelope { message_id: MessageId::from_bytes([7; 16]), ..tokenless_envelope(body) };
+        Incoming::Message { envelope: envelope.into(), tokenless: Tokenless::Natural }
+    };
+    let (mut world, mut process) = (World::default(), Process::default());
+    let burst = ["20", "21", "21", "25"].map(reading).into();
+    assert_eq!(world.process(&mut process, burst), [const { Disposition::Committed }; 4]);
+    assert_eq!(world.count(), 3, "of the two that are alike one is enough");
+}
+
+/// One step of a source, which gives all its steps one name.
+fn poll() -> Incoming {
+    Incoming::Request(Request {
+        message_id: MessageId::from_name("source/feed", "poll"),
+        endpoint: "source".try_into().unwrap(),
+        deduplication: RequestDeduplication::ByState,
+    })
+}
+
+#[test]
+fn steps_of_a_source_with_one_name_send_messages_with_different_ids() {
+    let (mut world, mut process) = (World::default(), Process::default());
+    // The second of two that come together is given to the next processing.
+    for burst in [vec![poll()], vec![poll(), poll()], vec![poll()]] {
+        let work = world.work(&process, burst);
+        let mut step = Processing::begin(work);
+        let settled = loop {
+            step = match answer_request(&mut world, &mut process, step) {
+                Step::Settled(settled) => break world.settle(&mut process, Step::Settled(settled)),
+                wake_up => world.advance(&mut process, wake_up),
+            };
+        };
+        assert_eq!(settled.dispositions[0], Disposition::Committed);
+        assert!(settled.dispositions[1..].iter().all(|second| *second == Disposition::Postponed));
+        world.complete(&mut process, settled.completion.unwrap());
+    }
+    let messages = world.sent.iter().filter(|envelope| envelope.token().is_some());
+    let ids: std::collections::HashSet<_> = messages.map(|envelope| envelope.message_id).collect();
+    assert_eq!((world.count(), ids.len()), (3, 3));
+}
+
+#[test]
+fn a_step_that_is_run_again_on_the_same_state_sends_the_same_ids() {
+    let (mut world, mut process) = (World::default(), Process::default());
+    let mut sent = Vec::new();
+    world.process(&mut process, vec![poll()]);
+    for _ in 0..2 {
+        let work = world.work(&process, vec![poll()]);
+        let Step::WakeUp(wake_up) = answer_request(&mut world, &mut process, Processing::begin(work)) else {
+            panic!("it sends a message, so there is a wake-up")
+        };
+        let Step::Commit(commit) = wake_up.answer(Ok(())) else { panic!("the commit follows the wake-up") };
+        // It is not carried out: the process dies.
+        let entries = commit.request().entries.into_iter();
+        sent.push(
+            entries.map(|(_, bytes)| codec::decode_entry(&bytes).unwrap().message_id).collect::<Vec<_>>(),
+        );
+    }
+    assert_eq!((sent[0].len(), &sent[0]), (1, &sent[1]));
 }

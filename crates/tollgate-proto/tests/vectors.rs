@@ -52,6 +52,21 @@ fn every_id_of_a_name_is_the_hash_that_its_definition_says() {
 }
 
 #[test]
+fn every_cause_of_a_step_is_the_hash_that_its_definition_says() {
+    let file = read("message_ids");
+    let vectors = list(&file["steps"]["vectors"]);
+    assert!(vectors.len() >= 4);
+    for vector in vectors {
+        let (step, sequence) = (id(&vector["step"]), sequence(&vector["sequence"]));
+        let mut hashed = [texts(&["step"]), step.as_bytes().to_vec()].concat();
+        hashed.extend(sequence.incarnation.0.to_le_bytes());
+        hashed.extend(sequence.counter.to_le_bytes());
+        assert_eq!(text(&vector["id"]), uuid_version_8(&hashed), "{vector}");
+        assert_eq!(text(&vector["id"]), MessageId::of_step(step, sequence).to_string(), "{vector}");
+    }
+}
+
+#[test]
 fn every_deduplication_id_is_the_hash_that_its_definition_says() {
     let file = read("deduplication_ids");
     let group = |name: &str, vectors_min: usize| {

@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tollgate_proto::store::BoxFuture;
-use tollgate_proto::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict};
+use tollgate_proto::{
+    Broker, BrokerError, DeduplicationId, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict,
+};
 
 pub use builder::ChaosBuilder;
 use window::Window;
@@ -32,6 +35,7 @@ pub const COPIES_MAX: usize = 4;
 /// * **Lost acknowledgements** never reach the inner broker: the message comes again after its visibility timeout.
 /// * **Failing sends** fail before the message was sent or after it.
 /// * **Delays** are added to the messages' own.
+/// * **Deduplication**, if it is turned on, drops publications by the id that they are given for it.
 ///
 /// The same seed and the same sequence of calls and deliveries give the same faults.
 pub struct ChaosBroker {
@@ -39,6 +43,7 @@ pub struct ChaosBroker {
     plan: Plan,
     dice: Mutex<Dice>,
     windows: Mutex<HashMap<EndpointName, Arc<HeldBack>>>,
+    known: Mutex<Known>,
 }
 
 /// How often what goes wrong.
@@ -50,6 +55,7 @@ struct Plan {
     failing_sends: f64,
     delay_max: Duration,
     linger: Duration,
+    remembers: Option<Duration>,
 }
 
 /// Chance, and what came of it.
@@ -76,6 +82,8 @@ pub struct ChaosCounts {
     pub sends_failed_after: u64,
     /// Messages that were delayed.
     pub delayed: u64,
+    /// Publications that were confirmed and dropped, because their id was known.
+    pub dropped_as_known: u64,
 }
 
 /// What one endpoint's receivers share.
@@ -97,6 +105,8 @@ enum Came {
 enum SendFate {
     /// Send it and as many extra copies.
     Send { copies: usize },
+    /// Confirm it, and don't send it: its id is known.
+    Drop,
     /// Say that it failed, and don't send it.
     FailBefore,
     /// Send it, and say that it failed.
@@ -134,7 +144,11 @@ impl ChaosBroker {
         {
             let mut dice = self.dice();
             for mut message in messages {
-                let fate = dice.send_fate(&self.plan);
+                let mut fate = dice.send_fate(&self.plan);
+                if self.is_known(&message, &fate) {
+                    dice.counts.dropped_as_known += 1;
+                    fate = SendFate::Drop;
+                }
                 endpoints.push(message.endpoint.clone());
                 if let SendFate::Send { copies } | SendFate::FailAfter { copies } = fate {
                     for _ in 0..copies {
@@ -146,7 +160,10 @@ impl ChaosBroker {
                 fates.push(fate);
             }
         }
-        let mut answers = self.inner.send(sent).await.into_iter();
+        let ids: Vec<DeduplicationId> = sent.iter().map(|message| message.deduplication_id).collect();
+        let answers = self.inner.send(sent).await;
+        self.forget_failed(&ids, &answers);
+        let mut answers = answers.into_iter();
         let missing = |endpoint: &EndpointName| {
             let reason = "the inner broker gave fewer answers than it got messages".to_owned();
             Err(BrokerError::Unavailable { endpoint: endpoint.clone(), reason })
@@ -159,11 +176,35 @@ impl ChaosBroker {
         pairs
             .map(|(fate, endpoint)| match fate {
                 SendFate::Send { copies } => outcome(copies, endpoint),
+                SendFate::Drop => Ok(()),
                 SendFate::FailBefore => Err(injected(endpoint, "the send failed before its effect")),
                 SendFate::FailAfter { copies } => outcome(copies, endpoint)
                     .and_then(|()| Err(injected(endpoint, "the send failed after its effect"))),
             })
             .collect()
+    }
+
+    /// Whether a message is to be dropped; one that is sent is known from now on.
+    fn is_known(&self, message: &OutgoingMessage, fate: &SendFate) -> bool {
+        let Some(window) = self.plan.remembers.filter(|_| !matches!(fate, SendFate::FailBefore)) else {
+            return false;
+        };
+        self.known().is_repeated(message.deduplication_id, window)
+    }
+
+    /// What the inner broker has not taken may be published again.
+    fn forget_failed(&self, ids: &[DeduplicationId], answers: &[Result<(), BrokerError>]) {
+        if self.plan.remembers.is_none() {
+            return;
+        }
+        let mut known = self.known();
+        for (id, _) in ids.iter().zip(answers).filter(|(_, answer)| answer.is_err()) {
+            known.published.remove(id);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("nothing panics while it holds what is known")
     }
 
     async fn receive_reordered(
@@ -234,6 +275,31 @@ impl ChaosBroker {
             .into_iter()
             .map(|answer| answer.unwrap_or_else(|| inner.next().unwrap_or_else(missing)))
             .collect()
+    }
+}
+
+/// The publications of a broker that deduplicates, and when each was taken.
+#[derive(Default)]
+struct Known {
+    published: HashMap<DeduplicationId, Instant>,
+    /// How many may be remembered before those whose window is over are looked for.
+    room: usize,
+}
+
+impl Known {
+    fn is_repeated(&mut self, id: DeduplicationId, window: Duration) -> bool {
+        let now = Instant::now();
+        if self.published.len() > self.room {
+            self.published.retain(|_, taken| now.duration_since(*taken) < window);
+            self.room = self.published.len() * 2 + 1024;
+        }
+        match self.published.get(&id) {
+            Some(taken) if now.duration_since(*taken) < window => true,
+            _ => {
+                self.published.insert(id, now);
+                false
+            }
+        }
     }
 }
 

@@ -107,7 +107,8 @@ impl Edge {
     /// followed. Nothing is remembered of the step but what the handler stores; it must look at the stored position and do
     /// nothing that was done before.
     ///
-    /// `step` names the step, e.g. by its position: ids of the messages it sends are derived from it.
+    /// `step` names the step, e.g. by its position. Ids of the messages that it sends are derived from it and from the partition's version, so
+    /// it need not be unique.
     ///
     /// # Errors
     /// As for [`Edge::execute`].
@@ -166,7 +167,7 @@ impl Edge {
     /// A store error.
     pub async fn recorded(&self, partition: &str, request_id: &str) -> Result<Option<Bytes>, TollgateError> {
         let key = LaneKey { store: self.store, partition: PartitionKey::new(partition)? };
-        let records = vec![DeduplicationKey::of_request(request_id)?];
+        let records = vec![DeduplicationKey::of_request(&self.endpoint, request_id)?];
         let request = LoadRequest { partition: key.partition.clone(), items: Vec::new(), records };
         let loaded = self.engine.store(&key).load(request).await?;
         Ok(loaded.records.into_iter().next().and_then(|(_, response)| response))
@@ -257,7 +258,7 @@ impl Edge {
             endpoint: self.endpoint.clone(),
             deduplication: match retention {
                 Some(retention) => RequestDeduplication::ByKey {
-                    key: DeduplicationKey::of_request(name)?,
+                    key: DeduplicationKey::of_request(&self.endpoint, name)?,
                     expires_at_ms: expiry(self.engine.now_ms(), retention),
                 },
                 None => RequestDeduplication::ByState,

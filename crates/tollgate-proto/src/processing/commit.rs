@@ -143,7 +143,7 @@ impl CommitStep {
 
     fn look_again(self, why: &str) -> Step {
         let mut processing = self.processing;
-        let members = processing.fold.members.iter().map(|member| member.origin.message_id()).collect();
+        let members = processing.fold.members.iter().map(|member| member.slot).collect();
         processing.uncertain = Some(LostCommit { attempt: processing.attempt, members });
         processing.reload(why)
     }
@@ -160,21 +160,19 @@ impl CommitStep {
             match &slot.incoming {
                 Incoming::Message { envelope, .. }
                     if envelope.token().is_none()
-                        && keys.contains(&DeduplicationKey::of_message(envelope.message_id)) =>
+                        && keys.contains(&DeduplicationKey::of_message(
+                            &envelope.to.endpoint,
+                            envelope.message_id,
+                        )) =>
                 {
                     let message_id = envelope.message_id;
-                    let unfinished = processing.unfinished().find(|entry| {
-                        entry.origin.token().is_none() && entry.origin.message_id() == message_id
-                    });
                     // Its outputs must be out before any copy of it is acknowledged: the copy may be the last one.
-                    let unfinished = unfinished.filter(|_| !mutated!(AcknowledgesIdentityDuplicatesEarly));
-                    let disposition = match unfinished.map(CompletionTask::of_pending) {
-                        Some(task) => {
-                            processing.completions.push(task.for_slot(place));
-                            Disposition::CommittedBefore
-                        }
-                        None => Disposition::Duplicate,
-                    };
+                    let waits = !mutated!(AcknowledgesIdentityDuplicatesEarly)
+                        && processing.wait_for(place, |entry| {
+                            entry.origin.token().is_none() && entry.origin.message_id() == message_id
+                        });
+                    let disposition =
+                        if waits { Disposition::CommittedBefore } else { Disposition::Duplicate };
                     processing.slots[place].state = SlotState::Settled(disposition);
                     found = found.max(Found::Message);
                 }

@@ -171,7 +171,7 @@ fn record_of(incoming: &Incoming, work: &UnitOfWork) -> Option<RecordWrite> {
             if envelope.token().is_none() =>
         {
             Some(RecordWrite {
-                key: DeduplicationKey::of_message(envelope.message_id),
+                key: DeduplicationKey::of_message(&envelope.to.endpoint, envelope.message_id),
                 response: Bytes::new(),
                 expires_at_ms: *expires_at_ms,
             })

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::commit::{NextControl, register_commit};
 use super::fold::Effort;
-use super::incoming::{Request, Slot, SlotState};
+use super::incoming::{Incoming, Request, Slot, SlotState};
 use super::{CommitStep, Disposition, Processing, Remember, Step, WakeUpStep};
 use crate::codec;
 use crate::completion::{Afterwards, CleanUp};
@@ -149,7 +149,7 @@ impl HandleStep {
 
     /// Drops everything that the handler has written or sent so far.
     pub fn discard(&mut self) {
-        self.work = UnitOfWork::new(self.input.message_id, self.input.endpoint.clone());
+        self.work.begin_anew();
     }
 
     /// An item as the handler sees it: its own changes, over those of the messages folded before, over the view.
@@ -394,7 +394,7 @@ impl Processing {
             unreachable!("the slot was found ready")
         };
         let input = Arc::clone(input);
-        let work = UnitOfWork::new(input.message_id, input.endpoint.clone());
+        let work = UnitOfWork::new(self.cause_of(slot, &input), input.endpoint.clone());
         Step::Handle(HandleStep {
             processing: self,
             slot,
@@ -405,6 +405,18 @@ impl Processing {
             unconfirmed: Vec::new(),
             is_overtaken: false,
         })
+    }
+
+    /// The id from which the ids of what a handler sends are derived. The name of a source's step may stand for many steps; the commit
+    /// that it is part of stands for one, since steps of one name are twins.
+    fn cause_of(&self, slot: usize, input: &HandlerInput) -> MessageId {
+        match &self.slots[slot].incoming {
+            Incoming::Request(request) if request.key().is_none() => {
+                let next = self.version().map_or_else(|| Version::first(self.incarnation), Version::next);
+                MessageId::of_step(input.message_id, next.sequence())
+            }
+            _ => input.message_id,
+        }
     }
 
     fn finish_fold(mut self: Box<Self>) -> Step {

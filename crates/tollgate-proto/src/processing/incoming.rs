@@ -94,13 +94,14 @@ impl Incoming {
     /// Whether both stand for the same message or request, so that at most one of them may be folded into a commit.
     pub(super) fn is_twin_of(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Message { envelope: a, .. }, Self::Message { envelope: b, .. }) => {
-                match (a.token(), b.token()) {
-                    (Some(a), Some(b)) => a.is(b),
-                    (None, None) => a.message_id == b.message_id,
-                    (Some(_), None) | (None, Some(_)) => false,
-                }
-            }
+            (
+                Self::Message { envelope: a, tokenless: of_a },
+                Self::Message { envelope: b, tokenless: of_b },
+            ) => match (a.token(), b.token()) {
+                (Some(a), Some(b)) => a.is(b),
+                (None, None) => are_tokenless_twins((a, *of_a), (b, *of_b)),
+                (Some(_), None) | (None, Some(_)) => false,
+            },
             (Self::Request(a), Self::Request(b)) => match (a.key(), b.key()) {
                 (Some(a), Some(b)) => a == b,
                 (None, None) => a.message_id == b.message_id && a.endpoint == b.endpoint,
@@ -116,6 +117,21 @@ impl Incoming {
             Self::Request(request) => Some(request.message_id),
             Self::WakeUp { .. } => None,
         }
+    }
+}
+
+/// Whether two messages without tokens are copies of one. Those known by their identity have one key, which a commit can create
+/// only once. Those for an idempotent handler are copies only if they are the same in every part that a handler sees.
+fn are_tokenless_twins((a, of_a): (&Envelope, Tokenless), (b, of_b): (&Envelope, Tokenless)) -> bool {
+    if a.message_id != b.message_id || a.to.endpoint != b.to.endpoint {
+        return false;
+    }
+    match (of_a, of_b) {
+        (Tokenless::ByIdentity { .. }, Tokenless::ByIdentity { .. }) => true,
+        (Tokenless::Natural, Tokenless::Natural) => {
+            a.message_type == b.message_type && a.content == b.content && a.headers == b.headers
+        }
+        _ => false,
     }
 }
 

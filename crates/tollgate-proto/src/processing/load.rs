@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::incoming::{Incoming, SlotState};
 use super::{Disposition, Processing, RecoverStep, Step};
 use crate::codec;
-use crate::completion::CompletionTask;
 use crate::control_record::Origin;
 use crate::partition_view::PartitionView;
 use crate::store::{LoadRequest, LoadedPartition, StoreError};
@@ -79,8 +78,7 @@ impl Processing {
                 Incoming::Request(_) => true,
                 Incoming::WakeUp { .. } => false,
             };
-            let was_folded = slot.incoming.message_id().is_some_and(|id| lost.members.contains(&id));
-            if !tokenless || !was_folded {
+            if !tokenless || !lost.members.contains(&place) {
                 continue;
             }
             let is_ours = control.attempt == lost.attempt
@@ -99,11 +97,8 @@ impl Processing {
             // A message is acknowledged only when its outputs are out, as if the answer had come.
             let Some(message_id) = self.slots[place].incoming.message_id() else { continue };
             let origin = Origin::Attempt { attempt: lost.attempt, message_id };
-            let entry = self.unfinished().find(|entry| entry.origin == origin);
-            if let Some(task) = entry.map(CompletionTask::of_pending)
-                && !mutated!(SettlesLostCommitsEarly)
-            {
-                self.completions.push(task.for_slot(place));
+            if !mutated!(SettlesLostCommitsEarly) {
+                self.wait_for(place, |entry| entry.origin == origin);
             }
         }
     }

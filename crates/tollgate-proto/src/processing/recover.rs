@@ -64,6 +64,21 @@ impl RecoveringStep {
 }
 
 impl Processing {
+    /// Lets the message of a slot wait for all unfinished entries that may be its own. Messages to several endpoints may have one id,
+    /// and an entry does not tell the endpoint. Tells whether there are any.
+    pub(super) fn wait_for(&mut self, slot: usize, is_own: impl Fn(&PendingEntry) -> bool) -> bool {
+        let tasks: Vec<_> =
+            self.unfinished().filter(|entry| is_own(entry)).map(CompletionTask::of_pending).collect();
+        let found = !tasks.is_empty();
+        for task in tasks {
+            match self.completions.iter_mut().find(|known| known.is_of(&task)) {
+                Some(known) => known.slots.push(slot),
+                None => self.completions.push(task.for_slot(slot)),
+            }
+        }
+        found
+    }
+
     pub(super) fn unfinished(&self) -> impl Iterator<Item = &PendingEntry> {
         self.view
             .control

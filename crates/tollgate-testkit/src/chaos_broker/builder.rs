@@ -35,6 +35,7 @@ impl ChaosBuilder {
             failing_sends: 0.0,
             delay_max: Duration::ZERO,
             linger: LINGER_DEFAULT,
+            remembers: None,
         };
         Self { inner, plan, seed: 0 }
     }
@@ -77,6 +78,13 @@ impl ChaosBuilder {
         self
     }
 
+    /// Drops a publication whose id it was given within this time, and confirms it all the same, as `JetStream` and SQS FIFO do.
+    /// Extra copies are made of what is not dropped: they are the broker's own.
+    pub const fn deduplicates_for(mut self, window: Duration) -> Self {
+        self.plan.remembers = Some(window);
+        self
+    }
+
     /// Up to how long each message is delayed in addition to its own delay, evenly spread.
     pub const fn delay(mut self, max: Duration) -> Self {
         self.plan.delay_max = max;
@@ -91,6 +99,7 @@ impl ChaosBuilder {
             plan: self.plan,
             dice: Mutex::new(Dice { rng: Rng::with_seed(self.seed), counts: ChaosCounts::default() }),
             windows: Mutex::new(HashMap::new()),
+            known: Mutex::default(),
         }
     }
 }

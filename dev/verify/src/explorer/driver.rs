@@ -129,7 +129,8 @@ impl World {
         let mut scene = before.clone();
         let requests = &mut Arc::make_mut(&mut scene.outside).requests;
         requests.get_mut(&number).expect("only known requests are asked").copies -= 1;
-        let key = DeduplicationKey::of_request(&number.to_string()).expect("a digit is a valid key");
+        let key = DeduplicationKey::of_request(&Self::endpoint(), &number.to_string())
+            .expect("a digit is a valid key");
         let request = Request {
             message_id: Self::input_id(number),
             endpoint: Self::endpoint(),

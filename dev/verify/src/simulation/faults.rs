@@ -102,6 +102,8 @@ tally! {
     receives_failed,
     /// Extra copies of messages.
     duplicates,
+    /// Publications that a broker dropped because it knew their ids.
+    dropped_as_known,
     /// Messages delivered before others that had come earlier.
     reordered,
     /// Acknowledgements that were lost.

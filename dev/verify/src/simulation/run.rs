@@ -132,6 +132,9 @@ pub(super) fn run(simulation: &Simulation, seed: u64) -> Result<Run, String> {
     outcome
 }
 
+/// For how long a broker that deduplicates remembers ids: longer than a run takes.
+const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(3600);
+
 impl Universe {
     fn new(simulation: &Simulation, seed: u64) -> Arc<Self> {
         let faults = simulation.faults;
@@ -143,15 +146,17 @@ impl Universe {
         let rates = FaultRates::all(faults.failing_calls);
         let flaky = Arc::new(FaultyStore::new(Arc::clone(&memory) as Arc<dyn Store>, random.u64(..), rates));
         let queues = Arc::new(InProcessBroker::builder().visibility_timeout(VISIBILITY_TIMEOUT).build());
-        let chaos = Arc::new(
-            ChaosBroker::builder(Arc::clone(&queues) as Arc<dyn Broker>)
-                .seed(random.u64(..))
-                .duplicates(faults.duplicates)
-                .reorder(faults.reorder)
-                .lose_acks(faults.lost_acknowledgements)
-                .failing_sends(faults.failing_calls)
-                .build(),
-        );
+        let mut chaos = ChaosBroker::builder(Arc::clone(&queues) as Arc<dyn Broker>)
+            .seed(random.u64(..))
+            .duplicates(faults.duplicates)
+            .reorder(faults.reorder)
+            .lose_acks(faults.lost_acknowledgements)
+            .failing_sends(faults.failing_calls);
+        // Every other system has a broker that drops what it knows.
+        if faults.duplicates > 0.0 && seed.is_multiple_of(2) {
+            chaos = chaos.deduplicates_for(DEDUPLICATION_WINDOW);
+        }
+        let chaos = Arc::new(chaos.build());
         let blobs = Arc::new(MemoryBlobs::new());
         let endpoints = (simulation.endpoints)();
         let names = endpoints.iter().map(|endpoint| EndpointName::new(endpoint.name()));
@@ -401,6 +406,7 @@ impl Universe {
         tally.sends_failed_before += broker.sends_failed_before;
         tally.sends_failed_after += broker.sends_failed_after;
         tally.duplicates += broker.duplicates;
+        tally.dropped_as_known += broker.dropped_as_known;
         tally.reordered += broker.reordered;
         tally.lost_acknowledgements += broker.acks_lost_silently + broker.acks_lost_with_an_error;
         tally
