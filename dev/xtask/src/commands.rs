@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use crate::XtaskError;
-use crate::repository::root;
+use crate::repository::{packages, root};
 
 /// Crates whose tests `check` runs: the state machine, the engine and the tidy checks.
 const CHECKED: [&str; 6] = ["-p", "tollgate-proto", "-p", "tollgate", "-p", "xtask"];
 
-/// Crates that are published, for `doc`.
+/// The folder of the crates that are published.
 const PUBLISHED: &str = "crates";
 
 /// Checks format, lints and tidiness, and tests the state machine and the engine.
@@ -34,14 +34,26 @@ pub fn gate() -> Result<(), XtaskError> {
 /// # Errors
 /// If a link is broken.
 pub fn doc() -> Result<(), XtaskError> {
+    let mut command = of_published(&["doc", "--no-deps"])?;
+    run(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Packages the published crates as `cargo publish` would, without building the packages again.
+///
+/// # Errors
+/// If one of them could not be published.
+pub fn package() -> Result<(), XtaskError> {
+    run(&mut of_published(&["package", "--no-verify", "--allow-dirty"])?)
+}
+
+/// A cargo command on all published crates.
+fn of_published(arguments: &[&str]) -> Result<Command, XtaskError> {
     let mut command = Command::new(cargo_program());
-    command.args(["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
-    for package in crate::repository::packages()? {
-        if package.folder.starts_with(PUBLISHED) {
-            command.args(["-p", &package.name]);
-        }
+    command.args(arguments);
+    for package in packages()?.iter().filter(|package| package.folder.starts_with(PUBLISHED)) {
+        command.args(["-p", &package.name]);
     }
-    run(&mut command)
+    Ok(command)
 }
 
 fn cargo(arguments: &[&str]) -> Result<(), XtaskError> {

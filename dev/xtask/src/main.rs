@@ -21,6 +21,8 @@ enum Command {
     Gate,
     /// Build the documentation of the published crates, with warnings as errors.
     Doc,
+    /// Package the published crates, as `cargo publish` would.
+    Package,
     /// Print the figures of the prose: lengths, openers, banned words, README words.
     Figures,
 }
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Check => commands::check(),
         Command::Gate => commands::gate(),
         Command::Doc => commands::doc(),
+        Command::Package => commands::package(),
         Command::Figures => figures::print(),
     };
     match outcome {
