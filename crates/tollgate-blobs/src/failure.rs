@@ -63,9 +63,11 @@ pub(crate) fn blob_error(name: &EffectName, place: &str, error: &Error) -> BlobE
         }
         Meaning::NoContainer => format!("{place} does not exist: create it, or correct its name ({error})"),
         Meaning::Denied => format!("{place} does not let us: check credentials and permissions ({error})"),
-        Meaning::Refused => format!("{place}: {error}"),
+        Meaning::Refused => {
+            return BlobError::Refused { name: name.clone(), reason: format!("{place}: {error}") };
+        }
     };
-    BlobError::Refused { name: name.clone(), reason }
+    BlobError::Misconfigured { name: name.clone(), reason }
 }
 
 fn meaning_of_generic(error: &Error) -> Meaning {

@@ -53,7 +53,15 @@ pub enum BlobError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The name can't be stored, or the storage may not be used: needs a person.
+    /// The storage is missing or may not be used, whatever the blob: needs a person.
+    #[error("blob storage is not usable for blob {name}: {reason}")]
+    Misconfigured {
+        /// Which blob.
+        name: EffectName,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// This blob will never be stored as asked for.
     #[error("blob {name} is refused: {reason}")]
     Refused {
         /// Which blob.

@@ -9,10 +9,11 @@ use foldhash::fast::RandomState;
 use tollgate_proto::processing::{Incoming, Maintenance, RequestDeduplication, Tokenless, WakeUpPatience};
 use tollgate_proto::{Content, ItemName, Version};
 
+use crate::cause::PutBack;
 use crate::engine::{Engine, expiry};
 use crate::handler::Deduplicate;
 use crate::lanes::{Job, MessageJob, Visit};
-use crate::trouble::Setback;
+use crate::put_backs::MessageKey;
 
 /// After this many deliveries of one wake-up, the attempt that sent it and has still not committed is fenced.
 const WAKE_UP_PATIENCE: u32 = 3;
@@ -31,8 +32,8 @@ pub(crate) struct Batch {
     pub(crate) needs_fresh_view: bool,
     /// The versions that the wake-ups among the messages name.
     pub(crate) wake_ups: Vec<Option<Version>>,
-    /// What is said for messages that have to be put back.
-    pub(crate) setback: Setback,
+    /// The messages whose own handlers have failed, and how. Every other one that is put back is [`PutBack::OUTSIDE`].
+    pub(crate) failed: HashMap<MessageKey, PutBack, RandomState>,
     /// Slots whose handlers ran into their time limit.
     pub(crate) timed_out: Vec<usize>,
 }
@@ -48,7 +49,7 @@ impl Batch {
             now_ms: engine.now_ms(),
             needs_fresh_view: false,
             wake_ups: Vec::new(),
-            setback: Setback::NONE,
+            failed: HashMap::default(),
             timed_out: Vec::new(),
         };
         for job in &jobs {
@@ -98,25 +99,27 @@ impl Engine {
     fn incoming(&self, job: &MessageJob, now_ms: u64) -> Incoming {
         let envelope = &job.envelope;
         if let Content::WakeUp { attempt, expected } = envelope.content {
-            // It must have fenced before the limit of deliveries would dead-letter it.
-            let patience = if job.delivery_count >= WAKE_UP_PATIENCE.min(self.settings.deliveries_max) {
+            let put_back = self.put_backs.get(&MessageKey::of(job.endpoint, envelope)).total();
+            let patience = if job.delivery_count.max(put_back + 1) >= WAKE_UP_PATIENCE {
                 WakeUpPatience::Fence
             } else {
                 WakeUpPatience::Wait
             };
             return Incoming::WakeUp { attempt, expected, patience };
         }
-        // What has a token is deduplicated by it, whatever is declared.
-        let declared = match envelope.token() {
-            Some(_) => None,
-            None => self.endpoints[job.endpoint].handlers.get(&envelope.message_type),
-        };
-        let tokenless = match declared.and_then(|handler| handler.tokenless) {
-            None => Tokenless::Refused,
-            Some(Deduplicate::Natural) => Tokenless::Natural,
-            Some(Deduplicate::ByIdentity { retention }) => {
-                Tokenless::ByIdentity { expires_at_ms: expiry(now_ms, retention) }
-            }
+        let handlers = &self.endpoints[job.endpoint].handlers;
+        let tokenless = match (envelope.token(), handlers.get(&envelope.message_type)) {
+            // What has a token is deduplicated by it, whatever is declared.
+            (Some(_), _) => Tokenless::Refused,
+            // No handler is run here that could do anything twice: the engine puts it back when it is to be handled.
+            (None, None) => Tokenless::Natural,
+            (None, Some(handler)) => match handler.tokenless {
+                None => Tokenless::Refused,
+                Some(Deduplicate::Natural) => Tokenless::Natural,
+                Some(Deduplicate::ByIdentity { retention }) => {
+                    Tokenless::ByIdentity { expires_at_ms: expiry(now_ms, retention) }
+                }
+            },
         };
         Incoming::Message { envelope: Arc::clone(envelope), tokenless }
     }

@@ -4,14 +4,14 @@
 use bytes::Bytes;
 use tollgate_proto::completion::{Completion, CompletionReport, CompletionStep};
 use tollgate_proto::processing::Disposition;
-use tollgate_proto::{BrokerError, EntryRead, SessionMark, StoreError, TokenRef};
+use tollgate_proto::{EntryRead, SessionMark, StoreError, TokenRef};
 
+use crate::cause::PutBack;
 use crate::engine::Engine;
 use crate::lanes::{Job, LaneKey};
 use crate::limited::{NoAnswer, caught};
 use crate::side_effects::GivenUp;
 use crate::store_client::StoreClient;
-use crate::trouble::Setback;
 
 /// What is left to do after a partition's lane was released.
 pub(crate) struct Tail {
@@ -34,7 +34,7 @@ impl Engine {
     /// Steps 7 to 10, outside the partition's lane.
     pub(crate) async fn finish(&self, key: &LaneKey, tail: Tail) {
         let Tail { completion, mut jobs } = tail;
-        let (report, setback) = self.complete(key, completion).await;
+        let (report, put_back) = self.complete(key, completion).await;
         let has_failures = report.failures().next().is_some();
         self.lanes.add_marks(key, report.marks, self.now_ms());
         if has_failures {
@@ -49,7 +49,7 @@ impl Engine {
                     Ok(()) => Disposition::Committed,
                     Err(reason) => Disposition::Retry { reason: reason.clone() },
                 };
-                self.settle_message(job, disposition, setback);
+                self.settle_message(job, disposition, put_back);
             }
         }
     }
@@ -60,24 +60,22 @@ impl Engine {
         &self,
         key: &LaneKey,
         completion: Completion,
-    ) -> (CompletionReport, Setback) {
+    ) -> (CompletionReport, PutBack) {
         let mut step = completion.begin();
-        let mut setback = Setback::NONE;
+        let mut put_back = PutBack::OUTSIDE;
         let report = loop {
             step = match step {
                 CompletionStep::ReadOutputs(read) => {
                     let entries = Box::pin(self.store(key).read_entries(read.requests())).await;
-                    setback.blame_outage_if(failed_in_passing(&entries, StoreError::is_retryable));
                     read.answer(entries)
                 }
                 CompletionStep::PublishEffects(publish) => {
                     let effects = publish.effects().cloned().collect();
                     let published = Box::pin(self.effects.publish_all(effects)).await;
-                    publish.answer(said(published, &mut setback))
+                    publish.answer(said(published, &mut put_back))
                 }
                 CompletionStep::Publish(publish) => {
                     let sent = self.broker.publish(publish.publications()).await;
-                    setback.blame_outage_if(failed_in_passing(&sent, BrokerError::is_retryable));
                     publish.answer(sent.into_iter().map(|answer| answer.map_err(|e| e.to_string())).collect())
                 }
                 CompletionStep::CleanUp(clean_up) => {
@@ -85,17 +83,16 @@ impl Engine {
                     let lost =
                         lost.map(|effect| (effect.kind.clone(), effect.registration.name.clone())).collect();
                     let answers = Box::pin(self.effects.clean_up_all(lost)).await;
-                    clean_up.answer(said(answers, &mut setback))
+                    clean_up.answer(said(answers, &mut put_back))
                 }
                 CompletionStep::Release(release) => {
                     let carried = release.effects();
                     let carried = carried.map(|effect| (effect.kind.clone(), effect.name.clone())).collect();
                     let answers = Box::pin(self.effects.clean_up_all(carried)).await;
-                    release.answer(said(answers, &mut setback))
+                    release.answer(said(answers, &mut put_back))
                 }
                 CompletionStep::Consume(consume) => {
                     let deleted = self.consume(consume.tokens()).await;
-                    setback.blame_outage_if(failed_in_passing(&deleted, StoreError::is_retryable));
                     consume.answer(deleted)
                 }
                 CompletionStep::Done(report) => break report,
@@ -106,7 +103,7 @@ impl Engine {
                 self.consumed.insert(outcome.pending.origin.message_id(), token);
             }
         }
-        (report, setback)
+        (report, put_back)
     }
 
     /// Reads tokens, each from the store that its alias names.
@@ -157,18 +154,13 @@ impl Engine {
 }
 
 /// What came of side effects, for the machine; what else was said with it goes into the setback.
-fn said(answers: Vec<Result<(), GivenUp>>, setback: &mut Setback) -> Vec<Result<(), String>> {
+fn said(answers: Vec<Result<(), GivenUp>>, put_back: &mut PutBack) -> Vec<Result<(), String>> {
     let answers = answers.into_iter();
     let said = |answer: Result<(), GivenUp>| {
         answer.map_err(|given_up| {
-            setback.leave_alone(given_up.retry_after);
+            *put_back = put_back.leaving_alone(given_up.retry_after);
             given_up.reason
         })
     };
     answers.map(said).collect()
-}
-
-/// Whether something that was asked has failed and may succeed later.
-pub(crate) fn failed_in_passing<T, E>(answers: &[Result<T, E>], is_retryable: impl Fn(&E) -> bool) -> bool {
-    answers.iter().any(|answer| answer.as_ref().is_err_and(&is_retryable))
 }

@@ -9,14 +9,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_proto::{
     Content, Delivery, Destination, EndpointName, Envelope, InvalidName, MessageId, MessageType,
-    PartitionKey, Verdict, codec,
+    PartitionKey, Verdict, codec, codec::DecodeError,
 };
 
 use crate::backoff::Backoff;
+use crate::cause::Again;
 use crate::engine::Engine;
-use crate::handler::{CheckedEndpoint, Foreign};
+use crate::handler::{CheckedEndpoint, Foreign, ForeignReader};
 use crate::lanes::{AnswerTo, Job, LaneKey, MessageJob};
 use crate::limited::guarded;
+use crate::put_backs::MessageKey;
+use crate::retry_policy::RetryPolicy;
 
 /// Most messages taken from the broker at a time.
 const RECEIVE_MAX: usize = 128;
@@ -53,7 +56,7 @@ pub(crate) async fn consume(engine: Arc<Engine>, endpoint: usize, closing: Cance
                     let permit = permit
                         .unwrap_or_else(|| permits.split(0).expect("splitting off nothing always succeeds"));
                     let Delivery { envelope, receipt, delivery_count } = delivery;
-                    let read = read(&engine.endpoints[endpoint], &envelope);
+                    let read = read(&engine, endpoint, &envelope);
                     admit(&engine, endpoint, read, delivery_count, AnswerTo::Broker(receipt), permit);
                 }
             }
@@ -87,38 +90,49 @@ async fn room(window: &Arc<Semaphore>, concurrency: usize) -> Option<OwnedSemaph
     Some(permits)
 }
 
-/// A broker message that could not be read.
-#[derive(Debug)]
+/// Why a broker message is no envelope.
 pub(crate) struct Unreadable {
     pub(crate) reason: String,
-    /// Whether another process, or a later release of this one, may be able to read it.
-    pub(crate) is_retryable: bool,
+    /// What it is counted by if a later version of this process may read it. `None`: it never will be read.
+    pub(crate) key: Option<MessageKey>,
 }
 
-impl Unreadable {
-    pub(crate) fn for_good(reason: String) -> Self {
-        Self { reason, is_retryable: false }
-    }
-}
-
-/// Reads a broker message: an envelope, or what the endpoint makes of a foreign one.
-pub(crate) fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope, Unreadable> {
+/// What a broker message says: an envelope, or what the endpoint makes of a foreign one.
+pub(crate) fn read(engine: &Engine, endpoint: usize, bytes: &Bytes) -> Result<Envelope, Unreadable> {
     let error = match codec::decode_envelope(bytes) {
         Ok(envelope) => return Ok(envelope),
         Err(error) => error,
     };
-    let Some(foreign) = &endpoint.foreign else {
-        return Err(Unreadable::for_good(format!("the broker message is not an envelope: {error}")));
-    };
-    let read = guarded(|| foreign(bytes)).map_err(|panicked| Unreadable {
-        reason: format!("the endpoint's reader of foreign messages failed: {panicked}"),
-        is_retryable: true,
-    })?;
+    let key = || Some(MessageKey::of_bytes(endpoint, bytes));
+    let checked = &engine.endpoints[endpoint];
+    match &checked.foreign {
+        None => {
+            let reason = format!("the broker message is not an envelope: {error}");
+            Err(Unreadable { reason, key: if is_newer(&error) { key() } else { None } })
+        }
+        Some(foreign) => {
+            read_foreign(checked, foreign, bytes, &error).map_err(|reason| Unreadable { reason, key: key() })
+        }
+    }
+}
+
+/// Whether a later version may have written it: the formats are numbered from 1, and text does not begin like that.
+pub(crate) const fn is_newer(error: &DecodeError) -> bool {
+    matches!(error, DecodeError::UnknownFormat { format, .. } if *format > codec::FORMAT && *format < b' ')
+}
+
+fn read_foreign(
+    endpoint: &CheckedEndpoint,
+    foreign: &ForeignReader,
+    bytes: &Bytes,
+    error: &DecodeError,
+) -> Result<Envelope, String> {
+    let read = guarded(|| foreign(bytes))
+        .map_err(|panicked| format!("the endpoint's reader of foreign messages failed: {panicked}"))?;
     let Foreign { id, partition, message_type, body } = read.map_err(|reason| {
-        let reason = format!("the broker message is neither an envelope ({error}) nor known: {reason}");
-        Unreadable::for_good(reason)
+        format!("the broker message is neither an envelope ({error}) nor known: {reason}")
     })?;
-    let of_names = |error: InvalidName| Unreadable::for_good(format!("the foreign message {id}: {error}"));
+    let of_names = |error: InvalidName| format!("the foreign message {id}: {error}");
     Ok(Envelope {
         message_id: MessageId::from_name(endpoint.name.as_str(), &id),
         to: Destination {
@@ -129,24 +143,6 @@ pub(crate) fn read(endpoint: &CheckedEndpoint, bytes: &Bytes) -> Result<Envelope
         headers: Vec::new(),
         content: Content::Body(body),
     })
-}
-
-/// The verdict on a message that could not be read: put back while that may help, up to the limit of deliveries.
-fn unreadable_verdict(
-    engine: &Engine,
-    endpoint: &EndpointName,
-    Unreadable { reason, is_retryable }: Unreadable,
-    delivery_count: u32,
-) -> Verdict {
-    if is_retryable && delivery_count < engine.settings.deliveries_max {
-        engine.counters.retries.add(1);
-        tracing::warn!(%endpoint, delivery_count, reason, "unreadable broker message put back");
-        let after = engine.settings.redelivery.after(delivery_count, engine.tasks.runtime());
-        return Verdict::Retry { after };
-    }
-    engine.counters.dead_letters.add(1);
-    tracing::warn!(%endpoint, delivery_count, reason, "unreadable broker message dead-lettered");
-    Verdict::DeadLetter { reason }
 }
 
 /// Takes a message in: what needs no processing is answered at once, the rest goes to its partition's lane.
@@ -162,7 +158,8 @@ pub(crate) fn admit(
     let envelope = match read {
         Ok(envelope) => envelope,
         Err(unreadable) => {
-            let verdict = unreadable_verdict(engine, &checked.name, unreadable, delivery_count);
+            let policy = checked.retry.unwrap_or(engine.settings.retry);
+            let verdict = engine.refuse(unreadable, Some(&checked.name), policy, delivery_count);
             return engine.answer(endpoint, answer_to, verdict);
         }
     };
@@ -190,4 +187,32 @@ pub(crate) fn admit(
     };
     let job = MessageJob { endpoint, envelope, answer_to, delivery_count, permit, ticket };
     engine.submit(key, Job::Message(job));
+}
+
+impl Engine {
+    /// What becomes of a message that can't be read: it is put back up to the limit of deliveries if a later version may
+    /// read it, since another process may have been upgraded already, and dead-lettered otherwise.
+    pub(crate) fn refuse(
+        &self,
+        unreadable: Unreadable,
+        endpoint: Option<&EndpointName>,
+        policy: RetryPolicy,
+        delivery_count: u32,
+    ) -> Verdict {
+        let Unreadable { reason, key } = unreadable;
+        let endpoint = endpoint.map(tracing::field::display);
+        if let Some(key) = key {
+            let counts = self.put_backs.count_failure(&key);
+            if counts.failures < policy.deliveries_max {
+                self.counters.retries.add(1);
+                tracing::warn!(endpoint, %reason, "message not readable; put back");
+                let times = counts.total().max(delivery_count);
+                return Verdict::Retry { after: policy.wait(Again::BackOff, times, self.tasks.runtime()) };
+            }
+            self.put_backs.forget(&key);
+        }
+        self.counters.dead_letters.add(1);
+        tracing::warn!(endpoint, %reason, "message not readable; dead-lettered");
+        Verdict::DeadLetter { reason }
+    }
 }

@@ -13,9 +13,11 @@ use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 use tollgate_proto::control_record::PENDING_MAX;
 use tollgate_proto::marks::Marks;
-use tollgate_proto::processing::{Disposition, Failure, HandleStep, Processing, Settled, Step, Work};
+use tollgate_proto::processing::{
+    Disposition, Failure, HandleStep, HandlerInput, Processing, Settled, Step, Work,
+};
 use tollgate_proto::{
-    AttemptId, Body, BrokerError, Commit, CommitOutcome, Envelope, Incarnation, MessageType, Placement,
+    AttemptId, Body, Commit, CommitOutcome, EffectKind, Envelope, Incarnation, MessageType, Placement,
     StoreError, Verdict,
 };
 use tracing::Instrument;
@@ -23,8 +25,9 @@ use tracing::Instrument;
 use crate::batch::Batch;
 use crate::blob_reference::BLOB_KIND;
 use crate::broker_client::BrokerClient;
+use crate::cause::{Cause, PutBack};
 use crate::claims::Claims;
-use crate::completing::{Tail, failed_in_passing};
+use crate::completing::Tail;
 use crate::edge::Answer;
 use crate::error::HandlerError;
 use crate::handler::CheckedEndpoint;
@@ -34,14 +37,15 @@ use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, Request
 use crate::limited::{NoAnswer, caught, panic_text, within};
 use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
+use crate::put_backs::{MessageKey, PutBacks};
+use crate::retry_policy::{RetryPolicy, UNANSWERED_FACTOR};
 use crate::runtime::Tasks;
 use crate::settings::Settings;
 use crate::side_effects::{GivenUp, SideEffects};
 use crate::statistics::Counters;
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
-use crate::transaction::{Ended, Tx};
-use crate::trouble::{Blame, Setback};
+use crate::transaction::{Ended, Tries, Tx};
 
 // Futures that are seldom needed are boxed below: all others together are what each message's task allocates and moves.
 
@@ -62,6 +66,7 @@ pub(crate) struct Engine {
     pub(crate) giving_up: CancellationToken,
     pub(crate) cache: PartitionCache,
     pub(crate) consumed: NegativeCache,
+    pub(crate) put_backs: PutBacks,
     pub(crate) counters: Arc<Counters>,
     pub(crate) tasks: Tasks,
     pub(crate) claims: Claims,
@@ -196,26 +201,23 @@ impl Engine {
             step = match step {
                 Step::Load(load) => {
                     let loaded = Box::pin(self.store(key).load(load.request())).await;
-                    batch.setback.blame_outage_if(loaded.as_ref().is_err_and(StoreError::is_retryable));
                     load.answer(loaded)
                 }
                 Step::Recover(recover) => {
                     self.counters.recoveries.add(recover.pending_count());
                     let (recovering, completion) = recover.start();
-                    let (report, setback) = Box::pin(self.complete(key, completion)).await;
-                    batch.setback.and(setback);
+                    let (report, _) = Box::pin(self.complete(key, completion)).await;
                     recovering.answer(report)
                 }
                 Step::ReadTokens(read) => {
                     let entries = self.read_tokens(read.requests()).await;
-                    batch.setback.blame_outage_if(failed_in_passing(&entries, StoreError::is_retryable));
+                    self.blame_foreign_tokens(&entries, &mut batch);
                     read.answer(entries)
                 }
                 Step::Handle(handle) => self.handle(key, handle, &mut batch).await,
                 Step::WakeUp(wake_up) => {
                     let delay = self.settings.wake_up_after;
                     let sent = Box::pin(self.broker.publish_later(wake_up.publication(), delay)).await;
-                    batch.setback.blame_outage_if(sent.as_ref().is_err_and(BrokerError::is_retryable));
                     wake_up.answer(sent.map_err(|error| error.to_string()))
                 }
                 Step::Commit(mut commit) => {
@@ -226,7 +228,6 @@ impl Engine {
                         request = commit.request();
                     }
                     let answer = self.store(key).commit(request, || commit.request()).await;
-                    batch.setback.blame_outage_if(answer.as_ref().is_err_and(StoreError::is_retryable));
                     match &answer {
                         Ok(CommitOutcome::Committed { .. }) if commit.message_count() > 0 => {
                             self.counters.commits.add(1);
@@ -253,34 +254,52 @@ impl Engine {
         self.store(key).store().placement(commit)
     }
 
+    /// Messages whose token names a store that the gate doesn't have: it is for their sender or a person to mend.
+    fn blame_foreign_tokens(&self, entries: &[Result<Option<Bytes>, StoreError>], batch: &mut Batch) {
+        for error in entries.iter().filter_map(|entry| entry.as_ref().err()) {
+            let StoreError::ForeignToken { token, .. } = error else { continue };
+            let jobs = batch.jobs.iter().flatten().filter_map(Job::as_message);
+            let of_token = |job: &&MessageJob| job.envelope.token() == Some(token);
+            for key in jobs.filter(of_token).map(MessageJob::key).collect::<Vec<_>>() {
+                self.blame(batch, key, PutBack::MESSAGE);
+            }
+        }
+    }
+
+    /// Takes down that a message has failed, and counts it if it is to blame.
+    fn blame(&self, batch: &mut Batch, key: MessageKey, put_back: PutBack) {
+        if put_back.cause == Cause::Message {
+            self.put_backs.count_failure(&key);
+        }
+        batch.failed.insert(key, put_back);
+    }
+
     /// Runs one handler and tells the machine how it went.
     async fn handle(self: &Arc<Self>, key: &LaneKey, handle: HandleStep, batch: &mut Batch) -> Step {
         let input = Arc::clone(handle.input());
         let slot = handle.slot();
-        let body = match &input.body {
-            Body::Inline(body) => body.clone(),
-            Body::Blob(name) => {
-                let effect = input.effects.iter().find(|effect| effect.name == *name);
-                let fetching = self.effects.fetch_body(effect, name, self.settings.body_bytes_max);
-                match Box::pin(fetching).await {
-                    Ok(body) => body,
-                    Err(error) => return handle.failed(failure(error)),
+        let message = batch.jobs[slot].as_ref().and_then(Job::as_message);
+        let message_key = message.map(MessageJob::key);
+        let tries = match message {
+            Some(job) => match self.tries(job) {
+                Ok(tries) => tries,
+                Err(reason) => return handle.failed(Failure::Permanent { reason }),
+            },
+            None => Tries::default(),
+        };
+        let (body, carried) = match Box::pin(self.bring(&input)).await {
+            Ok(brought) => brought,
+            Err(given_up) => {
+                if let Some(key) = message_key {
+                    let put_back = if given_up.is_outside { PutBack::OUTSIDE } else { PutBack::MESSAGE };
+                    self.blame(batch, key, put_back.leaving_alone(given_up.retry_after));
                 }
+                return handle.failed(failure(given_up));
             }
         };
-        let mut carried = Vec::new();
-        for effect in input.effects.iter().filter(|effect| effect.kind.as_str() != BLOB_KIND) {
-            match Box::pin(self.effects.fetch(effect)).await {
-                Ok(content) => carried.push((effect.kind.clone(), content)),
-                Err(error) => {
-                    batch.setback.leave_alone(error.retry_after);
-                    return handle.failed(failure(error));
-                }
-            }
-        }
         // Not of the whole processing: the handlers of a fold run one after the other.
         let deadline_ms = expiry(self.now_ms(), self.settings.attempt_max);
-        let tx = Tx::new(Arc::clone(self), key.clone(), handle, carried, deadline_ms);
+        let tx = Tx::new(Arc::clone(self), key.clone(), handle, carried, deadline_ms, tries);
         let result = self.run_handler(key, slot, &tx, &body, batch).await;
         // Bodies that are too large are moved only when the handler has nothing more to send.
         let result = match result {
@@ -290,7 +309,7 @@ impl Engine {
             },
             failed => failed,
         };
-        batch.setback.leave_alone(tx.left_alone());
+        let outside = tx.outside_failure();
         match tx.end(result) {
             Ended::Overtaken(step) => step.lost(),
             Ended::Replayed(step, response) => step.replayed(response),
@@ -300,11 +319,54 @@ impl Engine {
                 }
                 step.succeeded()
             }
-            Ended::Failed(step, HandlerError::Permanent { reason }) => {
+            Ended::Failed(step, HandlerError::Permanent { reason, .. }) => {
                 step.failed(Failure::Permanent { reason })
             }
-            Ended::Failed(step, HandlerError::Retry { reason }) => step.failed(Failure::Passing { reason }),
+            Ended::Failed(step, error) => {
+                if let Some(key) = message_key {
+                    self.blame(batch, key, PutBack::of_handler(&error, outside));
+                }
+                step.failed(Failure::Passing { reason: error.into_reason() })
+            }
         }
+    }
+
+    /// How often the handler of a message has failed; or why it is not run again: too many deliveries had no answer, so it
+    /// may be the message that ends the processes that handle it.
+    fn tries(&self, job: &MessageJob) -> Result<Tries, String> {
+        let deliveries_max = self.retry_policy(job).deliveries_max;
+        let counts = self.put_backs.get(&job.key());
+        let unanswered = job.delivery_count.saturating_sub(1).saturating_sub(counts.total());
+        if unanswered >= deliveries_max.saturating_mul(UNANSWERED_FACTOR) {
+            let count = job.delivery_count;
+            return Err(format!(
+                "delivered {count} times, and {unanswered} deliveries ended without an answer: its handler may end its process"
+            ));
+        }
+        Ok(Tries { failures: counts.failures, failures_max: Some(deliveries_max) })
+    }
+
+    /// The policy of a message's type, or of its endpoint, or of the gate.
+    fn retry_policy(&self, job: &MessageJob) -> RetryPolicy {
+        let endpoint = &self.endpoints[job.endpoint];
+        let of_type = endpoint.handlers.get(&job.envelope.message_type).and_then(|handler| handler.retry);
+        of_type.or(endpoint.retry).unwrap_or(self.settings.retry)
+    }
+
+    /// Reads what a message refers to: its body, if it was moved to blob storage, and what its side effects have to say.
+    async fn bring(&self, input: &HandlerInput) -> Result<(Bytes, Vec<(EffectKind, Bytes)>), GivenUp> {
+        let body = match &input.body {
+            Body::Inline(body) => body.clone(),
+            Body::Blob(name) => {
+                let effect = input.effects.iter().find(|effect| effect.name == *name);
+                self.effects.fetch_body(effect, name, self.settings.body_bytes_max).await?
+            }
+        };
+        let mut carried = Vec::new();
+        for effect in input.effects.iter().filter(|effect| effect.kind.as_str() != BLOB_KIND) {
+            carried.push((effect.kind.clone(), self.effects.fetch(effect).await?));
+        }
+        Ok((body, carried))
     }
 
     /// Runs what the user wrote, within its time limit. Everything of the user's is called in here, where a panic is caught.
@@ -329,11 +391,7 @@ impl Engine {
                 Some(Job::Message(job)) => {
                     let message_type = &job.envelope.message_type;
                     let Some(checked) = self.endpoints[endpoint].handlers.get(message_type) else {
-                        let reason = format!(
-                            "endpoint {} has no handler for message type {message_type}",
-                            input.endpoint
-                        );
-                        return Err(HandlerError::Permanent { reason });
+                        return Err(unknown_type(job));
                     };
                     checked.handler.handle(tx.clone(), body).await
                 }
@@ -371,7 +429,7 @@ impl Engine {
             message_id = %input.message_id, message_type, endpoint = %input.endpoint, partition = %key.partition, reason,
             "handler ended without a result"
         );
-        Err(HandlerError::Retry { reason })
+        Err(HandlerError::retry(reason))
     }
 
     /// Takes down what the machine has decided, and tells everybody who waits for nothing else.
@@ -387,7 +445,7 @@ impl Engine {
             Some(view) => self.cache.put(key, place, view),
             None => self.cache.forget(key),
         }
-        let Batch { mut jobs, responses, setback, timed_out, .. } = batch;
+        let Batch { mut jobs, responses, failed, timed_out, .. } = batch;
         let waits = |slot| {
             settled
                 .completion
@@ -412,7 +470,10 @@ impl Engine {
                 continue;
             }
             match job {
-                Job::Message(job) => self.settle_message(job, disposition, setback),
+                Job::Message(job) => {
+                    let put_back = failed.get(&job.key()).copied().unwrap_or(PutBack::OUTSIDE);
+                    self.settle_message(job, disposition, put_back);
+                }
                 Job::Request(job) => {
                     let response = responses.get(&slot).cloned().unwrap_or_default();
                     let outcome = match self.request_outcome(disposition, response) {
@@ -471,39 +532,28 @@ impl Engine {
         }
     }
 
-    pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition, setback: Setback) {
-        let MessageJob { endpoint, envelope, answer_to, delivery_count, permit, ticket } = job;
+    pub(crate) fn settle_message(&self, job: MessageJob, disposition: Disposition, put_back: PutBack) {
         let verdict = match disposition {
             Disposition::Committed | Disposition::CommittedBefore | Disposition::Visited => {
                 Verdict::Acknowledge
             }
             Disposition::Duplicate => {
                 self.counters.duplicates_by_store.add(1);
-                if let Some(token) = envelope.token() {
-                    self.consumed.insert(envelope.message_id, token);
+                if let Some(token) = job.envelope.token() {
+                    self.consumed.insert(job.envelope.message_id, token);
                 }
                 Verdict::Acknowledge
             }
-            Disposition::Retry { reason }
-                if delivery_count >= self.settings.deliveries_max && setback.blame == Blame::Message =>
-            {
-                self.dead_letter(&envelope, format!("{reason} (after {delivery_count} deliveries)"))
-            }
-            Disposition::Retry { reason } => {
-                self.counters.retries.add(1);
-                tracing::debug!(
-                    message_id = %envelope.message_id, message_type = %envelope.message_type, endpoint = %envelope.to.endpoint,
-                    partition = %envelope.to.partition, delivery_count, reason, "message put back"
-                );
-                // Both together, so that those who were sent away at the same time don't come back at the same time.
-                let backoff = self.settings.redelivery.after(delivery_count, self.tasks.runtime());
-                Verdict::Retry { after: setback.left_alone + backoff }
-            }
-            Disposition::DeadLetter { reason } => self.dead_letter(&envelope, reason),
+            Disposition::Retry { reason } => self.put_back(&job, &reason, put_back),
+            Disposition::DeadLetter { reason } => self.dead_letter(&job, reason),
             Disposition::Replayed(_) | Disposition::Postponed => {
                 unreachable!("requests are replayed, and postponed messages go back to their lane")
             }
         };
+        if !matches!(verdict, Verdict::Retry { .. }) {
+            self.put_backs.forget(&job.key());
+        }
+        let MessageJob { endpoint, answer_to, permit, ticket, .. } = job;
         // Of a message that was delivered again the broker may accept the latest receipt only, so each is answered.
         let copies = ticket.map(Ticket::close).unwrap_or_default();
         match verdict {
@@ -518,14 +568,42 @@ impl Engine {
         drop(permit);
     }
 
-    fn dead_letter(&self, envelope: &Envelope, reason: String) -> Verdict {
+    /// Puts a message back, or dead-letters it if it has failed too often.
+    fn put_back(&self, job: &MessageJob, reason: &str, put_back: PutBack) -> Verdict {
+        let (policy, key) = (self.retry_policy(job), job.key());
+        let counts = match put_back.cause {
+            // Counted when the handler failed.
+            Cause::Message => self.put_backs.get(&key),
+            Cause::Outside => self.put_backs.excuse(&key),
+        };
+        if put_back.cause == Cause::Message && counts.failures >= policy.deliveries_max {
+            return self.dead_letter(job, format!("{reason} (after {} failures)", counts.failures));
+        }
+        self.counters.retries.add(1);
+        let MessageJob { envelope, delivery_count, .. } = job;
+        tracing::debug!(
+            message_id = %envelope.message_id, partition = %envelope.to.partition, reason, cause = ?put_back.cause,
+            "put back"
+        );
+        let times = counts.total().max(*delivery_count);
+        Verdict::Retry { after: policy.wait(put_back.again, times, self.tasks.runtime()) }
+    }
+
+    fn dead_letter(&self, job: &MessageJob, reason: String) -> Verdict {
         self.counters.dead_letters.add(1);
+        let Envelope { message_id, message_type, to, .. } = &*job.envelope;
         tracing::warn!(
-            message_id = %envelope.message_id, message_type = %envelope.message_type, endpoint = %envelope.to.endpoint,
-            partition = %envelope.to.partition, reason, "message dead-lettered"
+            %message_id, %message_type, endpoint = %to.endpoint, partition = %to.partition, reason, "message dead-lettered"
         );
         Verdict::DeadLetter { reason }
     }
+}
+
+/// The failure of a message that no handler here knows: another process may know its type, or this one after an upgrade.
+fn unknown_type(job: &MessageJob) -> HandlerError {
+    let Envelope { message_id, message_type, to, .. } = &*job.envelope;
+    tracing::warn!(%message_id, %message_type, endpoint = %to.endpoint, "message type unknown; put back");
+    HandlerError::retry(format!("endpoint {} has no handler for message type {message_type}", to.endpoint))
 }
 
 /// What is said of a message that could not be given what it carries.

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tollgate_proto::control_record::PENDING_MAX;
 use tollgate_proto::{Blobs, Broker, BrokerError, EndpointName, OutgoingMessage, SideEffect, Store};
 
 use crate::backoff::Backoff;
@@ -26,6 +25,7 @@ use crate::negative_cache::NegativeCache;
 use crate::own_loop::{SendMessages, SendOnly};
 use crate::partition_cache::PartitionCache;
 use crate::republishing::Republished;
+use crate::put_backs::PutBacks;
 use crate::runtime::{Runtime, Tasks};
 use crate::settings::{Settings, Sweeps};
 use crate::side_effects::SideEffects;
@@ -264,17 +264,18 @@ impl GateBuilder {
         self
     }
 
-    /// After this many deliveries a message that still fails is dead-lettered. Default: 10.
+    /// After this many failures of its handler a message is dead-lettered. Default: 10. Endpoints and message types can have
+    /// a policy of their own ([`Endpoint::retry`], [`Endpoint::retry_of`]); [`RetryPolicy::deliveries_max`] says what counts.
     #[must_use]
     pub fn deliveries_max(mut self, deliveries: u32) -> Self {
-        self.settings.deliveries_max = deliveries;
+        self.settings.retry.deliveries_max = deliveries;
         self
     }
 
     /// How long a message that failed is left alone before it is delivered again. Default: 0.1 s doubled up to 60 s.
     #[must_use]
     pub fn redelivery(mut self, backoff: Backoff) -> Self {
-        self.settings.redelivery = backoff;
+        self.settings.retry.backoff = backoff;
         self
     }
 
@@ -382,11 +383,7 @@ impl GateBuilder {
         if self.stores.is_empty() {
             return Err(TollgateError::Configuration("it has no store".into()));
         }
-        let fold_max = self.settings.fold_max;
-        if !(1..=PENDING_MAX).contains(&fold_max) {
-            let problem = format!("fold_max is {fold_max}, and must be from 1 to {PENDING_MAX}");
-            return Err(TollgateError::Configuration(problem));
-        }
+        self.settings.check()?;
         let calls = self.settings.calls;
         let stores = verified_stores(self.stores, &tasks, calls.store).await?;
         let endpoints = check_endpoints(self.endpoints, &stores, has_queues)?;
@@ -404,6 +401,7 @@ impl GateBuilder {
         let engine = Arc::new(Engine {
             cache: PartitionCache::new(self.settings.cache_bytes),
             consumed: NegativeCache::new(self.settings.consumed_max),
+            put_backs: PutBacks::default(),
             settings: self.settings,
             endpoints,
             topology: self.topology,

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tollgate_proto::{BoxFuture, EndpointName, ItemName, MessageType};
 
 use crate::error::{HandlerError, TollgateError};
+use crate::retry_policy::RetryPolicy;
 use crate::transaction::Tx;
 
 /// A message: anything that serde can write and read, with a type name that every process agrees on.
@@ -57,6 +58,8 @@ pub struct Endpoint {
     pub(crate) driver: Driver,
     pub(crate) handler_time_max: Duration,
     pub(crate) requests_max: usize,
+    pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) retry_of: Vec<(&'static str, RetryPolicy)>,
 }
 
 /// Who delivers an endpoint's messages.
@@ -118,6 +121,8 @@ impl Endpoint {
             driver: Driver::Gate,
             handler_time_max: HANDLER_TIME_MAX_DEFAULT,
             requests_max: REQUESTS_MAX_DEFAULT,
+            retry: None,
+            retry_of: Vec::new(),
         }
     }
 
@@ -151,7 +156,8 @@ impl Endpoint {
     }
 
     /// Takes messages that are no envelopes of Tollgate's: from producers that know nothing of it. `read` says what such
-    /// bytes mean, or why they mean nothing; then they are dead-lettered. They carry no token, so their type must be
+    /// bytes mean, or why they mean nothing; then they are put back, since another release may know them, and dead-lettered at the
+    /// limit of deliveries. They carry no token, so their type must be
     /// declared with [`Endpoint::on_tokenless`]; what their handlers send is deduplicated by token like everything else.
     #[must_use]
     pub fn foreign(
@@ -209,6 +215,20 @@ impl Endpoint {
         self
     }
 
+    /// Sets how often this endpoint's messages are tried, instead of the gate's policy.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// Sets how often messages of type `M` are tried, instead of the endpoint's policy. The endpoint must handle them.
+    #[must_use]
+    pub fn retry_of<M: Message>(mut self, policy: RetryPolicy) -> Self {
+        self.retry_of.push((M::TYPE, policy));
+        self
+    }
+
     /// The alias of the store that holds this endpoint's partitions, where a gate has several. The first otherwise.
     #[must_use]
     pub fn store(mut self, alias: impl Into<String>) -> Self {
@@ -237,8 +257,13 @@ where
         match serde_json::from_slice(body) {
             Ok(message) => Box::pin((self.handler)(tx, message)),
             Err(error) => {
-                let reason = format!("the body is not a {}: {error}", M::TYPE);
-                std::future::ready(Err(HandlerError::Permanent { reason })).boxed()
+                // A later version of its sender may have written it, and a later version of this process may read it.
+                tracing::warn!(
+                    endpoint = %tx.endpoint(), message_type = M::TYPE, message_id = %tx.message_id(), %error,
+                    "message body not readable; put back"
+                );
+                let error = HandlerError::retry(format!("the body is not a {}: {error}", M::TYPE));
+                std::future::ready(Err(error)).boxed()
             }
         }
     }
@@ -267,11 +292,15 @@ pub(crate) struct CheckedEndpoint {
     pub(crate) handler_time_max: Duration,
     /// Index of the store among the gate's.
     pub(crate) store: usize,
+    /// `None`: the gate's.
+    pub(crate) retry: Option<RetryPolicy>,
 }
 
 pub(crate) struct CheckedHandler {
     pub(crate) handler: Box<dyn AnyHandler>,
     pub(crate) tokenless: Option<Deduplicate>,
+    /// `None`: the endpoint's.
+    pub(crate) retry: Option<RetryPolicy>,
 }
 
 impl CheckedEndpoint {
@@ -287,17 +316,32 @@ impl CheckedEndpoint {
                 "endpoint {name} has a concurrency of 0 and would never process anything"
             )));
         }
-        let mut handlers = HashMap::default();
+        let mut handlers: HashMap<MessageType, CheckedHandler, RandomState> = HashMap::default();
         for (message_type, handler, tokenless) in endpoint.handlers {
             let message_type = MessageType::new(message_type)?;
-            if handlers.insert(message_type.clone(), CheckedHandler { handler, tokenless }).is_some() {
+            if handlers
+                .insert(message_type.clone(), CheckedHandler { handler, tokenless, retry: None })
+                .is_some()
+            {
                 return Err(TollgateError::Configuration(format!(
                     "endpoint {name} has two handlers for message type {message_type}"
                 )));
             }
         }
+        if let Some(policy) = &endpoint.retry {
+            policy.check(&format!("endpoint {name}"))?;
+        }
+        for (message_type, policy) in endpoint.retry_of {
+            policy.check(&format!("message type {message_type} of endpoint {name}"))?;
+            let handler = handlers.get_mut(&MessageType::new(message_type)?).ok_or_else(|| {
+                TollgateError::Configuration(format!(
+                    "endpoint {name} has a retry policy for message type {message_type}, and no handler for it"
+                ))
+            })?;
+            handler.retry = Some(policy);
+        }
         let preload = endpoint.preload.iter().map(ItemName::new).collect::<Result<Vec<_>, _>>()?;
-        let Endpoint { concurrency, foreign, driver, handler_time_max, requests_max, .. } = endpoint;
+        let Endpoint { concurrency, foreign, driver, handler_time_max, requests_max, retry, .. } = endpoint;
         let concurrency = concurrency.min(Semaphore::MAX_PERMITS);
         let window = Arc::new(Semaphore::new(concurrency));
         let finishing = Arc::new(Semaphore::new(concurrency));
@@ -318,6 +362,7 @@ impl CheckedEndpoint {
             driver,
             handler_time_max,
             store,
+            retry,
         })
     }
 }

@@ -16,6 +16,7 @@ use crate::edge::Answer;
 use crate::error::HandlerError;
 use crate::in_progress::Ticket;
 use crate::inside::Inside;
+use crate::put_backs::MessageKey;
 use crate::transaction::Tx;
 
 /// A partition, in which of the gate's stores.
@@ -57,6 +58,22 @@ pub(crate) struct MessageJob {
     pub(crate) permit: OwnedSemaphorePermit,
     /// Its entry among what is in progress, with the copies that came meanwhile.
     pub(crate) ticket: Option<Ticket>,
+}
+
+impl MessageJob {
+    /// What it is counted by when it is put back.
+    pub(crate) fn key(&self) -> MessageKey {
+        MessageKey::of(self.endpoint, &self.envelope)
+    }
+}
+
+impl Job {
+    pub(crate) const fn as_message(&self) -> Option<&MessageJob> {
+        match self {
+            Self::Message(message) => Some(message),
+            Self::Request(_) | Self::Visit(_) => None,
+        }
+    }
 }
 
 /// Who is told what is to become of a message.

@@ -22,6 +22,7 @@ pub mod bench_internals;
 mod blob_reference;
 mod broker_client;
 mod call_limits;
+mod cause;
 mod claims;
 mod coalescer;
 mod completing;
@@ -40,6 +41,8 @@ mod negative_cache;
 mod own_loop;
 mod partition_cache;
 mod republishing;
+mod put_backs;
+mod retry_policy;
 mod runtime;
 mod settings;
 mod side_effects;
@@ -65,6 +68,7 @@ pub use self::handler::{
 pub use self::in_progress::OldestInProgress;
 pub use self::own_loop::Received;
 pub use self::republishing::Republished;
+pub use self::retry_policy::RetryPolicy;
 pub use self::runtime::Runtime;
 #[cfg(feature = "tokio-runtime")]
 pub use self::runtime::TokioRuntime;

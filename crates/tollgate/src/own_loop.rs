@@ -5,11 +5,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tollgate_proto::{
     BoxFuture, Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict, codec,
+    codec::DecodeError,
 };
 
-use crate::consumer::{admit, read};
+use crate::consumer::{Unreadable, admit, is_newer, read};
 use crate::gate::Gate;
 use crate::lanes::AnswerTo;
+use crate::put_backs::MessageKey;
 
 /// A message that the caller's own loop has received: bytes that a sender was given as
 /// [`OutgoingMessage::envelope`](tollgate_proto::OutgoingMessage::envelope), or foreign ones.
@@ -27,8 +29,9 @@ impl Received {
         Self { envelope: envelope.into(), delivery_count: 1, queue: None }
     }
 
-    /// Which delivery of this message it is, counted from 1: it decides how long to wait before the next one, and when to give up.
-    /// Where nobody counts it stays at 1, and a message that always fails is put back for ever.
+    /// The number of this delivery, counted from 1. It decides how long to wait before the next one, and bounds the
+    /// deliveries that no handler survives; failures of handlers are counted by the gate. Where deliveries are not counted
+    /// it stays at 1.
     pub fn delivery_count(mut self, count: u32) -> Self {
         self.delivery_count = count.max(1);
         self
@@ -99,20 +102,14 @@ impl Gate {
     /// Gives a message to its partition's lane, as soon as there is room.
     async fn start(&self, message: Received) -> Started {
         let Received { envelope, delivery_count, queue } = message;
-        let addressed = match queue {
-            Some(queue) => Ok((queue, None)),
+        let (name, decoded) = match queue {
+            Some(queue) => (queue, None),
             None => match codec::decode_envelope(&envelope) {
-                Ok(decoded) => Ok((decoded.to.endpoint.clone(), Some(decoded))),
-                Err(error) => Err(format!("the message is not an envelope: {error}")),
+                Ok(decoded) => (decoded.to.endpoint.clone(), Some(decoded)),
+                Err(error) => {
+                    return Started::Judged(self.refuse_unaddressed(&envelope, &error, delivery_count));
+                }
             },
-        };
-        let (name, decoded) = match addressed {
-            Ok(addressed) => addressed,
-            Err(reason) => {
-                self.engine.counters.dead_letters.add(1);
-                tracing::warn!(%reason, "a message that was handed in is dead-lettered");
-                return Started::Judged(Verdict::DeadLetter { reason });
-            }
         };
         let Some(endpoint) = self.engine.endpoints.iter().position(|endpoint| endpoint.name == name) else {
             // Of a gate that was put together wrongly no message is guilty.
@@ -124,7 +121,7 @@ impl Gate {
             return Started::Judged(self.put_back(delivery_count));
         };
         self.engine.counters.deliveries.add(1);
-        let read = decoded.map_or_else(|| read(&self.engine.endpoints[endpoint], &envelope), Ok);
+        let read = decoded.map_or_else(|| read(&self.engine, endpoint, &envelope), Ok);
         let (answer, verdict) = oneshot::channel();
         admit(&self.engine, endpoint, read, delivery_count, AnswerTo::Caller(answer), permit);
         Started::Running { verdict, delivery_count }
@@ -140,9 +137,16 @@ impl Gate {
         }
     }
 
+    /// A message that is no envelope, so that nothing is known of its endpoint.
+    fn refuse_unaddressed(&self, bytes: &Bytes, error: &DecodeError, delivery_count: u32) -> Verdict {
+        let key = is_newer(error).then(|| MessageKey::of_bytes(usize::MAX, bytes));
+        let unreadable = Unreadable { reason: format!("the message is not an envelope: {error}"), key };
+        self.engine.refuse(unreadable, None, self.engine.settings.retry, delivery_count)
+    }
+
     fn put_back(&self, delivery_count: u32) -> Verdict {
         self.engine.counters.retries.add(1);
-        let backoff = self.engine.settings.redelivery;
+        let backoff = self.engine.settings.retry.backoff;
         Verdict::Retry { after: backoff.after(delivery_count, self.engine.tasks.runtime()) }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tollgate_proto::ScanPrice;
 use tollgate_proto::control_record::PENDING_MAX;
 
-use crate::backoff::Backoff;
 use crate::call_limits::CallLimits;
+use crate::error::TollgateError;
+use crate::retry_policy::RetryPolicy;
 
 /// How often stores are swept whose scans cost nothing.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -21,10 +22,8 @@ pub(crate) struct Settings {
     pub(crate) cache_bytes: u64,
     /// How many consumed tokens are remembered; each takes about 100 bytes.
     pub(crate) consumed_max: usize,
-    /// After this many deliveries a message that still fails is dead-lettered.
-    pub(crate) deliveries_max: u32,
-    /// How a message is put back.
-    pub(crate) redelivery: Backoff,
+    /// How often messages are tried whose endpoint and type have no policy of their own.
+    pub(crate) retry: RetryPolicy,
     /// How long a partition is left alone before its finished entries are flushed.
     pub(crate) flush_after: Duration,
     /// How often the stores are swept for what dead processes have left.
@@ -51,8 +50,7 @@ impl Default for Settings {
             fold_max: PENDING_MAX,
             cache_bytes: 64 * 1024 * 1024,
             consumed_max: 200_000,
-            deliveries_max: 10,
-            redelivery: Backoff::REDELIVERY,
+            retry: RetryPolicy::DEFAULT,
             flush_after: Duration::from_secs(5),
             sweeps: Sweeps::WhereFree,
             wake_up_after: Duration::from_secs(1),
@@ -64,6 +62,17 @@ impl Default for Settings {
             blob_bytes_max: 5 << 30,
             body_bytes_max: 64 << 20,
         }
+    }
+}
+
+impl Settings {
+    /// Checks the settings of a gate that is opened.
+    pub(crate) fn check(&self) -> Result<(), TollgateError> {
+        if !(1..=PENDING_MAX).contains(&self.fold_max) {
+            let problem = format!("fold_max is {}, and must be from 1 to {PENDING_MAX}", self.fold_max);
+            return Err(TollgateError::Configuration(problem));
+        }
+        self.retry.check("the gate")
     }
 }
 

@@ -14,6 +14,7 @@ use tollgate_proto::{AttachedEffect, BlobError, Blobs, EffectError, EffectKind, 
 use crate::backoff::Backoff;
 use crate::blob_reference::{BLOB_KIND, BlobReference};
 use crate::call_limits::{LimitedBlobs, LimitedEffect};
+use crate::cause::OutsideError;
 use crate::error::TollgateError;
 use crate::runtime::Tasks;
 use crate::statistics::Counters;
@@ -125,10 +126,7 @@ impl SideEffects {
         bytes_max: usize,
     ) -> Result<Bytes, GivenUp> {
         let passing = |reason: String| GivenUp { is_retryable: true, ..GivenUp::because(reason) };
-        let of_blob = |error: BlobError| GivenUp {
-            is_retryable: error.is_retryable(),
-            ..GivenUp::because(error.to_string())
-        };
+        let of_blob = |error: BlobError| GivenUp::of(&error);
         let blobs = self
             .blobs
             .as_ref()
@@ -165,7 +163,7 @@ impl SideEffects {
                     let (is_retryable, retry_after) = (error.is_retryable(), error.retry_after());
                     failures += 1;
                     if !is_retryable || retry_after.is_some() || failures > REPETITIONS_MAX {
-                        return Err(GivenUp { reason: error.to_string(), is_retryable, retry_after });
+                        return Err(GivenUp::of(&error));
                     }
                     tracing::debug!(failures, %error, "a step of a side effect failed and is repeated");
                     self.tasks.runtime().sleep(Backoff::IN_PLACE.after(failures, self.tasks.runtime())).await;
@@ -176,18 +174,13 @@ impl SideEffects {
 }
 
 /// What a step of a side effect fails with.
-pub(crate) trait Failing: std::fmt::Display {
+pub(crate) trait Failing: std::fmt::Display + OutsideError {
     fn is_retryable(&self) -> bool;
-    fn retry_after(&self) -> Option<Duration>;
 }
 
 impl Failing for EffectError {
     fn is_retryable(&self) -> bool {
         self.is_retryable()
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        self.retry_after()
     }
 }
 
@@ -195,23 +188,31 @@ impl Failing for BlobError {
     fn is_retryable(&self) -> bool {
         self.is_retryable()
     }
-
-    fn retry_after(&self) -> Option<Duration> {
-        None
-    }
 }
 
 /// Why a step of a side effect is not taken now.
 #[derive(Debug)]
 pub(crate) struct GivenUp {
     pub(crate) reason: String,
+    /// Whether it may be taken later: at once, or when a person has mended something.
     pub(crate) is_retryable: bool,
-    /// For how long whoever was asked wants to be left alone.
+    /// Whether something outside was not available, and no message is to blame.
+    pub(crate) is_outside: bool,
+    /// How long the target asks to be left alone.
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl GivenUp {
     fn because(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_retryable: false, retry_after: None }
+        Self { reason: reason.into(), is_retryable: false, is_outside: false, retry_after: None }
+    }
+
+    fn of(error: &impl Failing) -> Self {
+        Self {
+            reason: error.to_string(),
+            is_retryable: error.is_retryable() || error.is_outside(),
+            is_outside: error.is_outside(),
+            retry_after: error.retry_after(),
+        }
     }
 }

@@ -15,6 +15,7 @@ use tollgate_proto::{
     LoadRequest, MessageId, MessageType, PartitionKey,
 };
 
+use crate::cause::OutsideError;
 use crate::edge::Answer;
 use crate::engine::Engine;
 use crate::error::{HandlerError, TollgateError};
@@ -42,6 +43,25 @@ pub(crate) struct Shared {
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     effects: Mutex<Effects>,
     pub(crate) deadline_ms: u64,
+    /// How often the handler of this message has failed before, and how often it may.
+    tries: Tries,
+    /// What something outside has said to this attempt, if anything failed.
+    outside: Mutex<Option<OutsideFailure>>,
+}
+
+/// How often a message's handler has failed, as far as this process knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tries {
+    pub(crate) failures: u32,
+    /// `None`: a request, which its caller repeats or doesn't.
+    pub(crate) failures_max: Option<u32>,
+}
+
+/// A call to something outside that has failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OutsideFailure {
+    /// For how long whoever was asked wants to be left alone.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -51,8 +71,6 @@ pub(crate) struct Effects {
     /// Prepared, and not carried by a message yet.
     pub(crate) loose: u32,
     pub(crate) fate: Fate,
-    /// The time for which the target of one of them asked to be left alone.
-    pub(crate) left_alone: Option<Duration>,
 }
 
 /// Whether the attempt may still commit, as far as its side effects have shown.
@@ -73,6 +91,7 @@ impl Tx {
         step: HandleStep,
         carried: Vec<(EffectKind, Bytes)>,
         deadline_ms: u64,
+        tries: Tries,
     ) -> Self {
         let shared = Shared {
             engine,
@@ -84,6 +103,8 @@ impl Tx {
             turn: Arc::default(),
             effects: Mutex::default(),
             deadline_ms,
+            tries,
+            outside: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -106,6 +127,19 @@ impl Tx {
     /// The message's headers: trace context and the like.
     pub fn headers(&self) -> &Headers {
         &self.shared.input.headers
+    }
+
+    /// How often the handler of this message has failed so far: 0 at its first try.
+    ///
+    /// The count is kept in memory: another process, or this one after a restart, counts anew. What failed because
+    /// something outside was not available is not counted, so a message may be tried more often than this says.
+    pub fn failures(&self) -> u32 {
+        self.shared.tries.failures
+    }
+
+    /// Whether the message is dead-lettered if its handler fails now: the moment to compensate instead. `false` for requests.
+    pub fn is_last_try(&self) -> bool {
+        self.shared.tries.failures_max.is_some_and(|max| self.failures().saturating_add(1) >= max)
     }
 
     /// Reads an item of the partition, as changed by this handler so far. `None`: there is no such item.
@@ -146,7 +180,7 @@ impl Tx {
             items: vec![item.clone()],
             records: Vec::new(),
         };
-        let loaded = self.shared.engine.store(&self.shared.key).load(request).await?;
+        let loaded = self.noting(self.shared.engine.store(&self.shared.key).load(request).await)?;
         let value = loaded.items.into_iter().next().and_then(|(_, value)| value);
         self.with_step(|step| step.provide(item.clone(), value.clone(), loaded.control.as_ref()))?
             .map_err(|_| TollgateError::Overtaken)?;
@@ -260,14 +294,33 @@ impl Tx {
         }
     }
 
-    /// The time for which the target of a side effect asked to be left alone.
-    pub(crate) fn left_alone(&self) -> Option<Duration> {
-        self.effects().left_alone
-    }
-
     pub(crate) fn effects(&self) -> MutexGuard<'_, Effects> {
         // No foreign code runs under this lock.
         self.shared.effects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes down what a call to something outside has failed with, so that the message is not blamed for it, whatever its
+    /// handler makes of the error.
+    pub(crate) fn noting<T, E: OutsideError>(&self, answer: Result<T, E>) -> Result<T, E> {
+        answer.inspect_err(|error| self.note(error))
+    }
+
+    /// Takes down an error of a call to something outside.
+    pub(crate) fn note(&self, error: &impl OutsideError) {
+        if error.is_outside() {
+            self.note_outside(error.retry_after());
+        }
+    }
+
+    pub(crate) fn note_outside(&self, retry_after: Option<Duration>) {
+        let mut outside = self.shared.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = outside.get_or_insert_default();
+        noted.retry_after = noted.retry_after.max(retry_after);
+    }
+
+    /// What something outside has said to this attempt, if anything failed.
+    pub(crate) fn outside_failure(&self) -> Option<OutsideFailure> {
+        *self.shared.outside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the transaction: later calls through clones of it fail.
@@ -280,10 +333,10 @@ impl Tx {
         match (fate, result) {
             (Fate::Overtaken, _) => Ended::Overtaken(step),
             (_, Err(error)) => Ended::Failed(step, error),
-            (Fate::Failed { reason }, Ok(())) => Ended::Failed(step, HandlerError::Retry { reason }),
+            (Fate::Failed { reason }, Ok(())) => Ended::Failed(step, HandlerError::retry(reason)),
             (Fate::Open, Ok(())) if loose > 0 => {
                 let reason = format!("the handler prepared {loose} side effects that no message carries");
-                Ended::Failed(step, HandlerError::Permanent { reason })
+                Ended::Failed(step, HandlerError::permanent(reason))
             }
             (Fate::Open, Ok(())) => match replay {
                 Some(response) => Ended::Replayed(step, response),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 use tollgate_proto::blobs::{BlobStream, collect};
@@ -13,6 +14,7 @@ use tollgate_proto::processing::Failure;
 use tollgate_proto::unit_of_work::Outgoing;
 use tollgate_proto::{
     AttachedEffect, Audience, Body, Destination, EffectKind, EffectName, MessageId, MessageType, SideEffect,
+    StoreError,
 };
 
 use crate::blob_reference::{BlobReference, IntoBlob, blob_kind, measured};
@@ -99,7 +101,8 @@ impl Tx {
     /// What blob storage says; or if it is longer than [`crate::GateBuilder::body_bytes_max`].
     pub async fn get_blob(&self, blob: &BlobReference) -> Result<Option<Bytes>, TollgateError> {
         let Some(content) = self.read_blob(blob).await? else { return Ok(None) };
-        Ok(Some(collect(blob.name(), content, self.shared.engine.settings.body_bytes_max).await?))
+        let bytes_max = self.shared.engine.settings.body_bytes_max;
+        Ok(Some(self.noting(collect(blob.name(), content, bytes_max).await)?))
     }
 
     /// Reads a blob as a stream, which ends with an error if it is not what was stored. `None`: there is none.
@@ -108,7 +111,10 @@ impl Tx {
     /// What blob storage says.
     pub async fn read_blob(&self, blob: &BlobReference) -> Result<Option<BlobStream>, TollgateError> {
         let blobs = self.shared.engine.effects.required_blobs()?;
-        Ok(blobs.get(blob.name()).await?.map(|content| blob.verified(content)))
+        let Some(content) = self.noting(blobs.get(blob.name()).await)? else { return Ok(None) };
+        let tx = self.clone();
+        // What breaks off while it is read is as little the message's fault as what can't be begun.
+        Ok(Some(blob.verified(Box::pin(content.map(move |piece| tx.noting(piece))))))
     }
 
     /// Prepares a side effect of a kind that the gate knows ([`crate::GateBuilder::side_effect`]): it exists, invisibly, when
@@ -132,11 +138,8 @@ impl Tx {
         match self.in_time(effect.prepare(&name, intent)).await {
             Ok(Ok(detail)) => Ok(Prepared(AttachedEffect { kind: effect.kind().clone(), name, detail })),
             Ok(Err(error)) => {
-                let retry_after = error.retry_after();
-                let error = self.fail(error.into());
-                let mut effects = self.effects();
-                effects.left_alone = effects.left_alone.max(retry_after);
-                Err(error)
+                self.note(&error);
+                Err(self.fail(error.into()))
             }
             Err(late) => Err(self.fail(late)),
         }
@@ -249,7 +252,10 @@ impl Tx {
             Ok(Ok(())) => Ok(measure.reference(name)),
             // Whatever was said of it: the stream says so too when it was late.
             Ok(Err(_)) if engine.now_ms() >= deadline_ms => Err(self.fail(self.late())),
-            Ok(Err(error)) => Err(self.fail(error.into())),
+            Ok(Err(error)) => {
+                self.note(&error);
+                Err(self.fail(error.into()))
+            }
             Err(late) => Err(self.fail(late)),
         }
     }
@@ -289,15 +295,30 @@ impl Tx {
         // What was sent off takes effect although its sender has died or waits no more: garbage is collected for the last time when
         // that is over too.
         let settled_ms = expiry(deadline_ms, engine.settings.under_way_max);
+        let is_interrupted = self.with_step(|step| step.is_interrupted())?;
         let commit =
             self.with_step(|step| step.register(kind, name, settled_ms))?.map_err(
                 |failure| match failure {
-                    Failure::Passing { reason } => TollgateError::RequestFailed { reason },
+                    Failure::Passing { reason } => {
+                        if !is_interrupted {
+                            // Others' side effects wait to be cleaned up: no failure of this message.
+                            self.note_outside(None);
+                        }
+                        TollgateError::RequestFailed { reason }
+                    }
                     Failure::Permanent { reason } => TollgateError::RequestRefused { reason },
                 },
             )?;
         let answer = engine.store(&self.shared.key).commit(commit.clone(), || commit.clone()).await;
-        if self.with_step(|step| step.registered(&answer))?.is_err() {
+        let is_registered = self.with_step(|step| step.registered(&answer))?.is_ok();
+        if let Err(error) = &answer
+            && !matches!(error, StoreError::OutcomeUnknown { .. })
+        {
+            // Nothing has happened, so the attempt is not overtaken: the same handler would fail in the same way at once.
+            self.note(error);
+            return Err(self.fail(error.clone().into()));
+        }
+        if !is_registered {
             self.effects().fate = Fate::Overtaken;
             return Err(TollgateError::Overtaken);
         }

@@ -11,10 +11,6 @@ use crate::runtime::Runtime;
 /// How long to wait between two messages while the trouble lasts: the longer, the longer it has lasted.
 const PROBES: Backoff = Backoff { first: Duration::from_millis(100), cap: Duration::from_secs(5) };
 
-/// Longest time for which a message is put back because whoever was asked for a side effect wants to be left alone. A day would be a
-/// mistake of his, or an attack; and brokers keep no message back for longer than some hours.
-pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
-
 /// `since_ms` of what is well.
 const WELL: u64 = 0;
 
@@ -23,51 +19,6 @@ const WELL: u64 = 0;
 pub(crate) struct Trouble {
     /// When the first call failed after which none has succeeded, in milliseconds since the Unix epoch.
     since_ms: AtomicU64,
-}
-
-/// What may be blamed for a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blame {
-    /// The message or its handler: it counts.
-    Message,
-    /// A store or the broker, which could not be reached or had no room: of this no message is guilty.
-    Outage,
-}
-
-/// What is said for messages that have to be put back.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setback {
-    pub(crate) blame: Blame,
-    /// For how long whoever was asked for a side effect wants to be left alone.
-    pub(crate) left_alone: Duration,
-}
-
-impl Setback {
-    /// Nothing has been asked of anybody yet.
-    pub(crate) const NONE: Self = Self { blame: Blame::Message, left_alone: Duration::ZERO };
-
-    /// If something outside has failed, that is to blame.
-    pub(crate) fn blame_outage_if(&mut self, has_failed: bool) {
-        self.blame = self.blame.or_outage(has_failed);
-    }
-
-    /// Somebody wants to be left alone: the longest time counts, up to [`RETRY_AFTER_MAX`].
-    pub(crate) fn leave_alone(&mut self, wanted: Option<Duration>) {
-        self.left_alone = self.left_alone.max(wanted.unwrap_or_default().min(RETRY_AFTER_MAX));
-    }
-
-    /// What was said for others too.
-    pub(crate) fn and(&mut self, other: Self) {
-        self.blame_outage_if(other.blame == Blame::Outage);
-        self.leave_alone(Some(other.left_alone));
-    }
-}
-
-impl Blame {
-    /// If something outside has failed, that is to blame.
-    pub(crate) const fn or_outage(self, has_failed: bool) -> Self {
-        if has_failed { Self::Outage } else { self }
-    }
 }
 
 impl Trouble {

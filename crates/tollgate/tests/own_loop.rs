@@ -193,7 +193,7 @@ async fn a_caller_that_goes_away_loses_nothing_and_the_redelivery_is_recognised(
 }
 
 #[tokio::test(start_paused = true)]
-async fn poison_is_dead_lettered_at_the_limit_that_the_callers_count_reaches_and_keeps_its_token() {
+async fn poison_is_dead_lettered_at_the_limit_of_failures_and_keeps_its_token() {
     let (store, sent) = (memory_store(), Sent::default());
     let endpoint = Endpoint::new("adder")
         .driven()
@@ -205,7 +205,7 @@ async fn poison_is_dead_lettered_at_the_limit_that_the_callers_count_reaches_and
         assert!(matches!(verdict, Verdict::Retry { after } if after > Duration::ZERO), "{verdict:?}");
     }
     let verdict = gate.process(received(&message).delivery_count(3)).await;
-    assert_eq!(verdict, Verdict::DeadLetter { reason: "full moon (after 3 deliveries)".into() });
+    assert_eq!(verdict, Verdict::DeadLetter { reason: "full moon (after 3 failures)".into() });
     gate.close().await;
     let mended = self::gate(&store, &sent).endpoint(adder()).open().await.unwrap();
     assert_eq!(mended.process(received(&message)).await, Verdict::Acknowledge);

@@ -226,11 +226,11 @@ impl Exchange {
         let bad = |reason: String| Problem::new(ProblemKind::BadRequest, reason);
         let id = request.id;
         let partition = (self.partition)(request).await.map_err(|error| match error {
-            HandlerError::Permanent { reason } => match Problem::of_reason(&reason) {
+            error if error.is_permanent() => match Problem::of_reason(error.reason()) {
                 Some(problem) => bad(problem.detail().to_owned()),
-                None => bad(reason),
+                None => bad(error.reason().to_owned()),
             },
-            HandlerError::Retry { reason } => failed(id, &TollgateError::RequestFailed { reason }),
+            error => failed(id, &TollgateError::RequestFailed { reason: error.reason().to_owned() }),
         })?;
         PartitionKey::new(&partition).map_err(|error| bad(error.to_string()))?;
         if partition.starts_with(RESERVED) {

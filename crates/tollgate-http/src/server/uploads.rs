@@ -314,7 +314,7 @@ enum Unstored {
     For(Arrived),
 }
 
-impl<E: std::error::Error> From<E> for Unstored {
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Unstored {
     fn from(error: E) -> Self {
         Self::Repeat(error.into())
     }

@@ -244,6 +244,11 @@ impl HandleStep {
         Ok(commit)
     }
 
+    /// Whether a registration was dropped before its answer came: the attempt can't commit any more.
+    pub fn is_interrupted(&self) -> bool {
+        self.registering.is_some()
+    }
+
     /// Takes the store's answer to [`HandleStep::register`].
     ///
     /// # Errors

@@ -16,7 +16,7 @@ async fn a_message_that_keeps_failing_is_dead_lettered_with_its_token_and_a_repl
     let failing = failing.open().await.unwrap();
     send(&failing, "one", vec![Add { amount: 1, hops: 0 }]).await;
     let reason = dead_letter_reason(&broker, "adder").await;
-    assert_eq!(reason, "the moon is full (after 3 deliveries)");
+    assert_eq!(reason, "the moon is full (after 3 failures)");
     failing.close().await;
 
     assert_eq!(broker.redrive(&EndpointName::new("adder").unwrap()), 1);
@@ -68,19 +68,19 @@ impl Message for Unheard {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_without_a_handler_is_dead_lettered_and_names_its_type() {
+async fn a_message_without_a_handler_is_dead_lettered_at_the_limit_and_names_its_type() {
     let (store, broker) = (memory_store(), broker());
     let gate = gate(&store, &broker).endpoint(adder()).open().await.unwrap();
     let handler =
         |tx: Tx| async move { Ok::<_, HandlerError>(tx.send("adder", "P", &Unheard {})?.to_string()) };
     gate.edge("edge").unwrap().advance("source", "1", handler).await.unwrap();
     let reason = dead_letter_reason(&broker, "adder").await;
-    assert_eq!(reason, "endpoint adder has no handler for message type test.unheard");
+    assert_eq!(reason, "endpoint adder has no handler for message type test.unheard (after 10 failures)");
     gate.close().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_not_the_declared_type_is_poison() {
+async fn a_body_that_is_not_the_declared_type_is_dead_lettered_at_the_limit() {
     #[derive(Serialize, Deserialize)]
     struct Impostor(String);
     impl Message for Impostor {
