@@ -113,8 +113,8 @@ const REFUSED: &str = "urn:tollgate:problem:refused: ";
 impl From<Problem> for HandlerError {
     fn from(problem: Problem) -> Self {
         match problem.kind {
-            ProblemKind::Unavailable | ProblemKind::InProgress => Self::Retry { reason: problem.detail },
-            _ => Self::Permanent { reason: format!("{REFUSED}{}", problem.detail) },
+            ProblemKind::Unavailable | ProblemKind::InProgress => Self::retry(problem.detail),
+            _ => Self::permanent(format!("{REFUSED}{}", problem.detail)),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
+use tollgate_proto::completion::CompletionReport;
 use tollgate_proto::processing::{Incoming, Maintenance, RequestDeduplication, Tokenless, WakeUpPatience};
 use tollgate_proto::{Content, ItemName, Version};
 
@@ -84,6 +85,16 @@ impl Batch {
         // In place: there is no other list of jobs.
         batch.jobs = jobs.into_iter().map(Some).collect();
         batch
+    }
+
+    /// Messages whose own earlier commit could not be finished come again when the target that they wait for allows it.
+    pub(crate) fn put_back_origins(&mut self, report: &CompletionReport, put_back: PutBack) {
+        let failed = report.outcomes.iter().filter(|outcome| outcome.result.is_err());
+        for message_id in failed.map(|outcome| outcome.pending.origin.message_id()) {
+            let jobs = self.jobs.iter().flatten().filter_map(Job::as_message);
+            let own = jobs.filter(|job| job.envelope.message_id == message_id).map(MessageJob::key);
+            self.failed.extend(own.map(|key| (key, put_back)));
+        }
     }
 
     fn want_items(&mut self, items: &[ItemName]) {

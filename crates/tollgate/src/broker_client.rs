@@ -2,21 +2,17 @@
 //! What cannot be sent is an error for the message whose output it is; what cannot be settled is delivered again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tollgate_proto::{
     Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Publication, Receipt, Settlement, Verdict,
 };
 
+use crate::circuit_breaker::CircuitBreaker;
 use crate::coalescer::Coalescer;
 use crate::limited::{caught, within};
 use crate::runtime::Tasks;
 use crate::statistics::Counters;
-use crate::trouble::Trouble;
-
-/// The time for which a failed send is remembered while messages are received and none is sent: there may be none to send.
-const SEND_TROUBLE_MS: u64 = 30_000;
 
 /// Most messages in one call to the broker.
 const BROKER_BATCH_MAX: usize = 1024;
@@ -25,15 +21,13 @@ const BROKER_BATCH_MAX: usize = 1024;
 pub(crate) struct BrokerClient {
     broker: Arc<dyn Broker>,
     counters: Arc<Counters>,
-    trouble: Arc<Trouble>,
+    breaker: Arc<CircuitBreaker>,
     sends: Coalescer<OutgoingMessage, Result<(), BrokerError>>,
     /// By the endpoint's place among the gate's.
     settlements: Vec<Coalescer<Settlement, Result<(), BrokerError>>>,
     tasks: Tasks,
     /// The longest that one call may take, except a wait for messages.
     limit: Duration,
-    /// When a send failed last because the broker was gone, in milliseconds since the Unix epoch.
-    send_failed_ms: Arc<AtomicU64>,
 }
 
 impl BrokerClient {
@@ -44,13 +38,10 @@ impl BrokerClient {
         counters: Arc<Counters>,
         limit: Duration,
     ) -> Self {
-        let trouble = Arc::new(Trouble::none());
-        let send_failed_ms = Arc::<AtomicU64>::default();
-        let send_failed = Arc::clone(&send_failed_ms);
-        let (sending, noted, clock) = (Arc::clone(broker), Arc::clone(&trouble), tasks.clone());
+        let breaker = Arc::new(CircuitBreaker::default());
+        let (sending, noted, clock) = (Arc::clone(broker), Arc::clone(&breaker), tasks.clone());
         let sends = Coalescer::new(tasks.clone(), BROKER_BATCH_MAX, move |messages: Vec<OutgoingMessage>| {
-            let (broker, trouble, clock) = (Arc::clone(&sending), Arc::clone(&noted), clock.clone());
-            let failed_ms = Arc::clone(&send_failed);
+            let (broker, breaker, clock) = (Arc::clone(&sending), Arc::clone(&noted), clock.clone());
             Box::pin(async move {
                 let endpoints: Vec<EndpointName> =
                     messages.iter().map(|message| message.endpoint.clone()).collect();
@@ -61,13 +52,9 @@ impl BrokerClient {
                 // That one queue is full says nothing of the others, and least of all that it should not be emptied.
                 let gone =
                     answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| is_gone(error));
-                if let Some(error) = gone {
-                    let now_ms = clock.runtime().now_ms();
-                    failed_ms.store(now_ms, Ordering::Relaxed);
-                    trouble.failed(error, now_ms);
-                } else {
-                    failed_ms.store(0, Ordering::Relaxed);
-                    trouble.succeeded(&"the broker");
+                match gone {
+                    Some(error) => breaker.open(error, None, clock.runtime().now_ms()),
+                    None => breaker.close(&"the broker"),
                 }
                 answers
             })
@@ -93,12 +80,12 @@ impl BrokerClient {
             })
             .collect();
         let (broker, tasks) = (Arc::clone(broker), tasks.clone());
-        Self { broker, counters, trouble, sends, settlements, tasks, limit, send_failed_ms }
+        Self { broker, counters, breaker, sends, settlements, tasks, limit }
     }
 
-    /// Whether it takes messages just now.
-    pub(crate) fn trouble(&self) -> &Trouble {
-        &self.trouble
+    /// The breaker of sends: that messages can be received says nothing of it.
+    pub(crate) fn breaker(&self) -> &CircuitBreaker {
+        &self.breaker
     }
 
     pub(crate) async fn receive(
@@ -108,14 +95,7 @@ impl BrokerClient {
     ) -> Result<Vec<Delivery>, BrokerError> {
         // It waits for messages, as long as the broker chooses; a consumer that closes drops it.
         let received = caught(async { self.broker.receive(endpoint, max).await }).await;
-        let received = received.unwrap_or_else(|why| Err(unknown(endpoint.clone(), &why)));
-        // That messages come does not say that they can be sent.
-        let send_failed_ms = self.send_failed_ms.load(Ordering::Relaxed);
-        let now_ms = self.tasks.runtime().now_ms();
-        if received.is_ok() && now_ms.saturating_sub(send_failed_ms) > SEND_TROUBLE_MS {
-            self.trouble.succeeded(&"the broker");
-        }
-        received
+        received.unwrap_or_else(|why| Err(unknown(endpoint.clone(), &why)))
     }
 
     pub(crate) async fn verify(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {

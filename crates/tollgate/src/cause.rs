@@ -118,7 +118,7 @@ impl OutsideError for TollgateError {
             Self::Broker(error) => error.is_outside(),
             Self::Blob(error) => error.is_outside(),
             Self::Effect(error) => error.is_outside(),
-            Self::Overtaken | Self::Closed => true,
+            Self::Overtaken | Self::Overloaded { .. } | Self::Closed => true,
             Self::Configuration(_)
             | Self::Name(_)
             | Self::Encode { .. }

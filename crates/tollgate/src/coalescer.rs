@@ -56,6 +56,13 @@ impl<Request, Answer> State<Request, Answer> {
     }
 }
 
+/// Whether a request may start a call of its own while others are in flight.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    Departs,
+    Waits,
+}
+
 /// Requests that were made together and are answered together.
 struct Group<Request, Answer> {
     requests: Requests<Request>,
@@ -94,27 +101,38 @@ impl<Request: Send + 'static, Answer: Send + 'static> Coalescer<Request, Answer>
     }
 
     /// Makes requests and waits for their answers. `None`: the runtime is going away, and nothing is known.
-    pub(crate) async fn ask(&self, mut requests: Vec<Request>) -> Option<Vec<Answer>> {
+    pub(crate) async fn ask(&self, requests: Vec<Request>) -> Option<Vec<Answer>> {
+        self.ask_with(requests, Haste::Departs).await
+    }
+
+    /// As [`Coalescer::ask`], for repetitions: while a call is in flight they wait for the next one, and take none from others.
+    pub(crate) async fn ask_again(&self, requests: Vec<Request>) -> Option<Vec<Answer>> {
+        self.ask_with(requests, Haste::Waits).await
+    }
+
+    async fn ask_with(&self, mut requests: Vec<Request>, haste: Haste) -> Option<Vec<Answer>> {
         let requests = match requests.len() {
             0 => return Some(Vec::new()),
             1 => Requests::One(requests.pop().expect("there is one")),
             _ => Requests::Many(requests),
         };
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Group { requests, reply: Some(reply) });
+        self.enqueue(Group { requests, reply: Some(reply) }, haste);
         answer.await.ok()
     }
 
     /// Makes a request whose answer nobody waits for.
     pub(crate) fn tell(&self, request: Request) {
-        self.enqueue(Group { requests: Requests::One(request), reply: None });
+        self.enqueue(Group { requests: Requests::One(request), reply: None }, Haste::Departs);
     }
 
-    fn enqueue(&self, group: Group<Request, Answer>) {
+    fn enqueue(&self, group: Group<Request, Answer>, haste: Haste) {
         let mut state = self.shared.lock();
         state.waiting_requests += group.requests.len();
         state.waiting.push_back(group);
-        if state.admit_caller(self.shared.batch_max) {
+        // Whoever makes a call looks for more when it is answered.
+        let is_met = haste == Haste::Waits && state.callers > 0;
+        if !is_met && state.admit_caller(self.shared.batch_max) {
             drop(state);
             Shared::start(&self.shared);
         }
@@ -295,6 +313,31 @@ mod tests {
         }
         assert_eq!(sum, 2 * (300 + (1..=CALLS_MAX as u64).sum::<u64>()));
         assert_eq!(calls.load(Ordering::SeqCst), CALLS_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_repetition_waits_for_the_next_call_while_one_is_in_flight_and_departs_at_once_otherwise() {
+        let (gate, calls) = (Arc::new(Semaphore::new(1)), Arc::new(AtomicUsize::new(0)));
+        let coalescer = doubling(100, Arc::clone(&gate), Arc::clone(&calls));
+        assert_eq!(coalescer.ask_again(vec![1]).await, Some(vec![2]), "nothing is in flight");
+        let ask = |n, again| {
+            let coalescer = coalescer.clone();
+            tokio::spawn(async move {
+                if again { coalescer.ask_again(vec![n]).await } else { coalescer.ask(vec![n]).await }
+            })
+        };
+        let first = ask(2, false);
+        while calls.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let again = ask(3, true);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 2, "it takes no call of its own");
+        gate.add_permits(2);
+        assert_eq!(first.await.unwrap(), Some(vec![4]));
+        assert_eq!(again.await.unwrap(), Some(vec![6]));
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ pub(crate) async fn consume(engine: Arc<Engine>, endpoint: usize, closing: Cance
             break;
         };
         if let Some(pause) = engine.pause(endpoint) {
-            // One message is enough to see whether the trouble is over; the others stay where nobody counts their deliveries.
+            // One message is enough to see whether calls succeed again; the others stay in the queue.
             permits = permits.split(1).unwrap_or(permits);
             engine.counters.pauses.add(1);
             closing.run_until_cancelled(engine.tasks.runtime().sleep(pause)).await;

@@ -88,7 +88,7 @@ impl Engine {
     pub(crate) fn pause(&self, endpoint: usize) -> Option<Duration> {
         let store = &self.stores[self.endpoints[endpoint].store];
         let runtime = self.tasks.runtime();
-        store.trouble().pause(runtime).max(self.broker.trouble().pause(runtime))
+        store.pause().max(self.broker.breaker().pause(runtime))
     }
 
     /// Gives a job to its partition's lane, or says that it takes no more requests.
@@ -206,7 +206,8 @@ impl Engine {
                 Step::Recover(recover) => {
                     self.counters.recoveries.add(recover.pending_count());
                     let (recovering, completion) = recover.start();
-                    let (report, _) = Box::pin(self.complete(key, completion)).await;
+                    let (report, put_back) = Box::pin(self.complete(key, completion)).await;
+                    batch.put_back_origins(&report, put_back);
                     recovering.answer(report)
                 }
                 Step::ReadTokens(read) => {
@@ -408,7 +409,7 @@ impl Engine {
             Ok(Either::Left((result, _))) => return result,
             Ok(Either::Right(_)) => {
                 // The message is not to blame.
-                batch.setback.blame_outage_if(true);
+                tx.note_outside(None);
                 return Err(HandlerError::retry("the gate was closed before the handler ended"));
             }
             Err(why) => why,
@@ -519,8 +520,8 @@ impl Engine {
     }
 
     /// Whether the broker or one of the stores is out of order just now.
-    pub(crate) fn is_troubled(&self) -> bool {
-        self.broker.trouble().is_on() || self.stores.iter().any(|store| store.trouble().is_on())
+    pub(crate) fn is_failing(&self) -> bool {
+        self.broker.breaker().is_open(self.now_ms()) || self.stores.iter().any(StoreClient::is_failing)
     }
 
     /// Tells whoever brought a message what is to become of it.

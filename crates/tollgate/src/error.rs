@@ -110,15 +110,16 @@ impl TollgateError {
         match self {
             Self::Name(_) | Self::Encode { .. } | Self::Decode { .. } | Self::RequestRefused { .. } => true,
             Self::Store(error) => matches!(error, StoreError::TooLarge { .. }),
-            Self::Blob(error) => matches!(error, BlobError::Refused { .. }),
-            Self::Effect(error) => !error.is_retryable(),
             Self::Configuration(_)
             | Self::Broker(_)
+            | Self::Blob(_)
+            | Self::Effect(_)
             | Self::Ended
             | Self::Overtaken
             | Self::PastDeadline { .. }
             | Self::RequestFailed { .. }
             | Self::TimedOut { .. }
+            | Self::Overloaded { .. }
             | Self::WaitsForItself { .. }
             | Self::Closed => false,
         }

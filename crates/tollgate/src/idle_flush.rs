@@ -37,12 +37,12 @@ pub(crate) async fn flush(engine: &Arc<Engine>, before_ms: u64) -> usize {
     let mut visited = 0;
     while !idle.is_empty() {
         // While something is out of order, one visit tells whether it still is; the others can wait for the next flush.
-        let is_troubled = engine.is_troubled();
+        let is_failing = engine.is_failing();
         let some: Vec<LaneKey> =
-            idle.drain(..idle.len().min(if is_troubled { 1 } else { VISITS_MAX })).collect();
+            idle.drain(..idle.len().min(if is_failing { 1 } else { VISITS_MAX })).collect();
         visited += some.len();
         visit_all(engine, some, Visit::Flush).await;
-        if is_troubled && engine.is_troubled() {
+        if is_failing && engine.is_failing() {
             break;
         }
     }

@@ -23,6 +23,7 @@ mod blob_reference;
 mod broker_client;
 mod call_limits;
 mod cause;
+mod circuit_breaker;
 mod claims;
 mod coalescer;
 mod completing;
@@ -51,7 +52,6 @@ mod store_client;
 mod topology;
 mod transaction;
 mod transaction_effects;
-mod trouble;
 
 pub use tollgate_proto as proto;
 pub use tollgate_proto::{Blobs, Broker, SideEffect, Store, Verdict};

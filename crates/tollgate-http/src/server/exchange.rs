@@ -268,7 +268,7 @@ impl Exchange {
                         return Ok(Answer::Replayed(known));
                     }
                     let response = (exchange.handler)(tx.clone(), request).await.inspect_err(|error| {
-                        if let HandlerError::Permanent { reason } = error {
+                        if let HandlerError::Permanent { reason, .. } = error {
                             *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
                         }
                     })?;

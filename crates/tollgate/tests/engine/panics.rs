@@ -65,12 +65,12 @@ async fn a_panic_before_the_handlers_future_counts_as_a_retry_and_says_its_text(
     let gate = gate(&store, &broker).endpoint(adder).endpoint(reader).deliveries_max(4).open().await.unwrap();
     send(&gate, "one", vec![Add { amount: 13, hops: 0 }, Add { amount: 1, hops: 0 }]).await;
     let reason = dead_letter_reason(&broker, "adder").await;
-    assert_eq!(reason, "the handler panicked: 13 is unlucky (after 4 deliveries)");
+    assert_eq!(reason, "the handler panicked: 13 is unlucky (after 4 failures)");
     let edge = gate.edge("edge").unwrap();
     let handler = |tx: Tx| async move { Ok(tx.send("reader", "P", &Unreadable).map(|_| ())?) };
     edge.execute("requests", "two", HOUR, handler).await.unwrap();
     let reason = dead_letter_reason(&broker, "reader").await;
-    assert_eq!(reason, "the handler panicked: no such date (after 4 deliveries)");
+    assert_eq!(reason, "the handler panicked: no such date (after 4 failures)");
     // A request is called in the same way.
     let failed = edge
         .execute("P", "three", HOUR, |_: Tx| -> std::future::Ready<Result<(), HandlerError>> {
