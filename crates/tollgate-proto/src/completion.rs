@@ -5,6 +5,7 @@
 //! R8: a token is consumed only after everything of step 7 is confirmed. R2: a pending entry is reported as finished
 //! only after the token's deletion has been confirmed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -167,6 +168,11 @@ impl Completion {
     /// The places (in [`crate::processing::Work::messages`]) of the messages that wait for this completion.
     pub fn slots(&self) -> impl Iterator<Item = usize> {
         self.tasks.iter().flat_map(|task| task.slots.iter().copied())
+    }
+
+    /// The pending entries that are to be finished.
+    pub fn pending_ids(&self) -> impl Iterator<Item = PendingId> {
+        self.tasks.iter().map(|task| task.pending.id)
     }
 
     /// Says what is to be done first.
@@ -558,6 +564,19 @@ impl CompletionReport {
     /// Why messages are not finished.
     pub fn failures(&self) -> impl Iterator<Item = &str> {
         self.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()).map(String::as_str)
+    }
+
+    /// The places of the messages that waited, and whether everything that each waited for is finished; if
+    /// not, why.
+    pub fn waiting(&self) -> BTreeMap<usize, Result<(), &str>> {
+        let mut waiting = BTreeMap::new();
+        for outcome in &self.outcomes {
+            for slot in &outcome.slots {
+                let result = waiting.entry(*slot).or_insert(Ok(()));
+                *result = result.and(outcome.result.as_ref().copied().map_err(String::as_str));
+            }
+        }
+        waiting
     }
 
     /// The pending entries that are finished.

@@ -14,6 +14,14 @@ pub enum Mutation {
     TrustsUnconfirmedDeletions,
     /// R5: what others have left unfinished is not completed by those who load the partition.
     SkipsRecovery,
+    /// R5: a pending entry that could not be completed is left out of the next control record.
+    DropsFailedMarkers,
+    /// R5: a pending entry that could not be completed is taken for finished.
+    FinishesFailedMarkers,
+    /// R5: a copy of a message whose pending entry could not be completed is acknowledged.
+    AcknowledgesUnfinishedCopies,
+    /// R5: a wake-up is acknowledged although what it announced could not be completed.
+    AcknowledgesUnfinishedWakeUps,
     /// R7: a commit whose answer was lost is taken for one that happened.
     TakesLostAnswerForSuccess,
     /// R7: after a lost answer, whatever commit is found is taken for one's own.

@@ -59,14 +59,14 @@ pub use self::commit::CommitStep;
 pub use self::handle::{Failure, HandleStep, HandlerInput, Lookup, Lost};
 pub use self::incoming::{Incoming, Request, RequestDeduplication, Tokenless, WakeUpPatience};
 pub use self::load::LoadStep;
-pub use self::recover::{RecoverStep, RecoveringStep};
+pub use self::recover::{Deferred, RecoverStep, RecoveringStep};
 pub use self::tokens::ReadTokensStep;
 pub use self::wake_up::{WAKE_UP_TYPE, WakeUpStep};
 
 use self::fold::Fold;
 use self::incoming::{Slot, SlotState};
 use crate::completion::{Completion, CompletionTask};
-use crate::control_record::PENDING_MAX;
+use crate::control_record::{PENDING_MAX, PendingId};
 use crate::ids::{AttemptId, DeduplicationKey, ItemName, PartitionKey, StoreAlias};
 use crate::limits::StoreLimits;
 use crate::marks::Marks;
@@ -83,7 +83,8 @@ pub const RELOADS_MAX: u32 = 8;
 pub enum Step {
     /// Load the partition from the store.
     Load(LoadStep),
-    /// Complete what others (or this process, before it lost its memory) have committed and not finished (R5).
+    /// Try to complete what others (or this process, before it lost its memory) have committed and not
+    /// finished (R5).
     Recover(RecoverStep),
     /// Read the tokens of the messages, now that the partition is loaded (R1).
     ReadTokens(ReadTokensStep),
@@ -113,6 +114,8 @@ pub struct Work {
     pub view: Option<PartitionView>,
     /// What the process knows to be over although the control record lists it.
     pub marks: Marks,
+    /// Pending entries that this processing leaves alone, because the process sees to them otherwise.
+    pub deferred: Deferred,
     /// The id of this attempt, never used before.
     pub attempt: AttemptId,
     /// A fresh random number, for the case that the partition has no control record yet.
@@ -149,6 +152,7 @@ impl Work {
             preload: Vec::new(),
             view: None,
             marks: Marks::default(),
+            deferred: Deferred::default(),
             attempt,
             incarnation,
             now_ms: 0,
@@ -189,6 +193,12 @@ pub enum Disposition {
         /// Why, for a person.
         reason: String,
     },
+    /// An earlier commit of the partition has to be finished first: put it back and try later. This is no
+    /// failure of the message, so it is never dead-lettered for it.
+    Blocked {
+        /// What has to be finished, and why it is not, for a person.
+        reason: String,
+    },
     /// Never possible: dead-letter it, its token intact.
     DeadLetter {
         /// Why, for a person.
@@ -206,6 +216,7 @@ pub struct Processing {
     limits: StoreLimits,
     preload: Vec<ItemName>,
     marks: Marks,
+    deferred: Deferred,
     attempt: AttemptId,
     incarnation: Incarnation,
     now_ms: u64,
@@ -231,6 +242,8 @@ pub struct Processing {
     uncertain: Option<LostCommit>,
     /// Pending entries to be completed before an acknowledgement, with the messages that wait for them.
     completions: Vec<CompletionTask>,
+    /// Pending entries that this processing has tried to complete in vain, and why.
+    failed: Vec<(PendingId, String)>,
 }
 
 impl Processing {
@@ -254,6 +267,7 @@ impl Processing {
             limits: work.limits,
             preload: work.preload,
             marks: work.marks,
+            deferred: work.deferred,
             attempt: work.attempt,
             incarnation: work.incarnation,
             now_ms: work.now_ms,
@@ -270,6 +284,7 @@ impl Processing {
             wake_ups: 0,
             uncertain: None,
             completions: Vec::new(),
+            failed: Vec::new(),
         });
         if known { processing.check_markers() } else { Step::Load(LoadStep(processing)) }
     }
@@ -353,7 +368,10 @@ impl Processing {
                         // Only its own handler knows what it finds at a position that was left.
                         (Incoming::Request(request), disposition)
                             if request.key().is_none()
-                                && !matches!(disposition, Disposition::Retry { .. }) =>
+                                && !matches!(
+                                    disposition,
+                                    Disposition::Retry { .. } | Disposition::Blocked { .. }
+                                ) =>
                         {
                             Disposition::Postponed
                         }

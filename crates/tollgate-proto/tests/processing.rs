@@ -170,7 +170,7 @@ fn two_processes_that_race_on_one_message_commit_it_once() {
 
 /// R5.
 #[test]
-fn whoever_loads_a_partition_with_pending_entries_completes_them_first() {
+fn a_visitor_that_loads_a_partition_completes_what_is_pending() {
     let (mut world, envelopes) = World::with_messages(&["send", ""]);
     let mut dies = Process::default();
     let work = world.work(&dies, vec![message(&envelopes[0])]);

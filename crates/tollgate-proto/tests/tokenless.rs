@@ -224,7 +224,9 @@ fn a_conflict_with_our_own_commit_does_not_apply_a_tokenless_message_twice() {
     let step = commit.answer(Ok(outcome));
     let settled = world.settle(&mut process, step);
     assert_eq!(settled.dispositions, [Disposition::Committed]);
-    world.complete(&mut process, settled.completion.expect("its outputs are not out"));
+    let completion = settled.completion.expect("it is acknowledged when its outputs are out");
+    assert_eq!(completion.slots().collect::<Vec<_>>(), [0]);
+    world.complete(&mut process, completion);
     assert_eq!((world.count(), world.sent.len()), (1, 1));
 }
 

@@ -1,23 +1,33 @@
 //! What follows a commit: the driver of the completion, steps 7 to 10. It publishes, cleans up, consumes and acknowledges;
 //! what to do next it is told by `tollgate-proto`, as the driver of the processing in [`crate::engine`] is.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
 use tollgate_proto::completion::{Completion, CompletionReport, CompletionStep};
 use tollgate_proto::processing::Disposition;
 use tollgate_proto::{EntryRead, SessionMark, StoreError, TokenRef};
 
 use crate::cause::PutBack;
-use crate::engine::Engine;
+use crate::engine::{Engine, expiry};
 use crate::lanes::{Job, LaneKey};
 use crate::limited::{NoAnswer, caught};
 use crate::side_effects::GivenUp;
 use crate::store_client::StoreClient;
+use crate::unfinished::UnderWay;
+
+/// How long a visit waits for the completion of what others have left, before it goes on without.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is left to do after a partition's lane was released.
 pub(crate) struct Tail {
     pub(crate) completion: Completion,
     /// The jobs that wait for it, by slot; visits, which have none, end when this is dropped.
     pub(crate) jobs: Vec<Option<Job>>,
+    pub(crate) under_way: UnderWay,
 }
 
 impl Engine {
@@ -33,25 +43,48 @@ impl Engine {
 
     /// Steps 7 to 10, outside the partition's lane.
     pub(crate) async fn finish(&self, key: &LaneKey, tail: Tail) {
-        let Tail { completion, mut jobs } = tail;
-        let (report, put_back) = self.complete(key, completion).await;
-        let has_failures = report.failures().next().is_some();
-        self.lanes.add_marks(key, report.marks, self.now_ms());
-        if has_failures {
-            // The next visitor loads the partition and completes what is pending (R5): for messages without a token
-            // there may be no redelivery that would.
-            self.cache.forget(key);
+        let Tail { completion, mut jobs, under_way } = tail;
+        let (mut report, put_back) = self.complete(key, completion).await;
+        // Marked first: what is neither marked nor under way would be completed again by the next visitor.
+        self.lanes.add_marks(key, std::mem::take(&mut report.marks), self.now_ms());
+        under_way.end(&report, |failures| self.next_try_ms(failures, put_back));
+        for (slot, result) in report.waiting() {
+            let Some(Job::Message(job)) = jobs[slot].take() else { continue };
+            let disposition = match result {
+                Ok(()) => Disposition::Committed,
+                Err(reason) => Disposition::Blocked { reason: reason.to_owned() },
+            };
+            self.settle_message(job, disposition, put_back);
         }
-        for outcome in report.outcomes {
-            for slot in outcome.slots {
-                let Some(Job::Message(job)) = jobs[slot].take() else { continue };
-                let disposition = match &outcome.result {
-                    Ok(()) => Disposition::Committed,
-                    Err(reason) => Disposition::Retry { reason: reason.clone() },
-                };
-                self.settle_message(job, disposition, put_back);
-            }
+    }
+
+    /// Completes what others have left. `None`: it takes long, and goes on beside the visit, which needs not
+    /// wait for it.
+    pub(crate) async fn recover(
+        self: &Arc<Self>,
+        key: &LaneKey,
+        completion: Completion,
+    ) -> Option<(CompletionReport, PutBack)> {
+        let under_way = UnderWay::begin(&self.lanes, key, completion.pending_ids().collect());
+        let (reply, mut answer) = oneshot::channel();
+        let (engine, lane) = (Arc::clone(self), key.clone());
+        self.tasks.spawn(async move {
+            let (report, put_back) = engine.complete(&lane, completion).await;
+            engine.lanes.add_marks(&lane, report.marks.clone(), engine.now_ms());
+            under_way.end(&report, |failures| engine.next_try_ms(failures, put_back));
+            // The visit may have gone on.
+            drop(reply.send((report, put_back)));
+        });
+        match select(&mut answer, self.tasks.runtime().sleep(RECOVERY_PATIENCE)).await {
+            Either::Left((answer, _)) => answer.ok(),
+            Either::Right(_) => None,
         }
+    }
+
+    /// When a completion that has failed so often is tried again.
+    fn next_try_ms(&self, failures: u32, put_back: PutBack) -> u64 {
+        let wait = self.settings.retry.wait(put_back.again, failures, self.tasks.runtime());
+        expiry(self.now_ms(), wait)
     }
 
     /// Steps 7 to 9, for what was committed now or before; and what is said for those that could not be
@@ -153,7 +186,7 @@ impl Engine {
     }
 }
 
-/// What came of side effects, for the machine; what else was said with it goes into the setback.
+/// What came of side effects, for the machine; a time that a target asks for goes into `put_back`.
 fn said(answers: Vec<Result<(), GivenUp>>, put_back: &mut PutBack) -> Vec<Result<(), String>> {
     let answers = answers.into_iter();
     let said = |answer: Result<(), GivenUp>| {

@@ -12,7 +12,6 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 use tollgate_proto::control_record::PENDING_MAX;
-use tollgate_proto::marks::Marks;
 use tollgate_proto::processing::{
     Disposition, Failure, HandleStep, HandlerInput, Processing, Settled, Step, Work,
 };
@@ -33,7 +32,7 @@ use crate::error::HandlerError;
 use crate::handler::CheckedEndpoint;
 use crate::in_progress::{InProgress, Ticket};
 use crate::inside::{Inside, run_inside};
-use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, RequestOutcome, Room, RunId};
+use crate::lanes::{Admission, AnswerTo, Job, LaneKey, Lanes, MessageJob, RequestOutcome, Room, RunId, Turn};
 use crate::limited::{NoAnswer, caught, panic_text, within};
 use crate::negative_cache::NegativeCache;
 use crate::partition_cache::{PartitionCache, Place};
@@ -46,10 +45,11 @@ use crate::statistics::Counters;
 use crate::store_client::StoreClient;
 use crate::topology::Topology;
 use crate::transaction::{Ended, Tries, Tx};
+use crate::unfinished::UnderWay;
 
 // Futures that are seldom needed are boxed below: all others together are what each message's task allocates and moves.
 
-/// Most messages of a fold that are finished while the next fold of their partition runs.
+/// Most messages of a partition that are being finished while its next fold begins.
 const PIPELINED_MAX: usize = PENDING_MAX / 2;
 
 /// Everything that the tasks of a gate share.
@@ -119,20 +119,6 @@ impl Engine {
         admission != Admission::Refused
     }
 
-    /// The next jobs of a lane, without the requests whose callers have gone.
-    fn next_jobs(&self, key: &LaneKey) -> Option<(Vec<Job>, Marks)> {
-        loop {
-            let (mut jobs, marks) = self.lanes.next_or_release(key, self.settings.fold_max)?;
-            let count = jobs.len();
-            jobs.retain(|job| !matches!(job, Job::Request(request) if request.reply.is_closed()));
-            self.counters.requests_shed.add(count - jobs.len());
-            if !jobs.is_empty() {
-                return Some((jobs, marks));
-            }
-            self.lanes.add_marks(key, marks, self.now_ms());
-        }
-    }
-
     /// The engine itself has panicked; what it calls is guarded at each call. What the lane held is delivered again, and what it had
     /// committed is found by its markers.
     fn give_up_lane(&self, key: &LaneKey, run: RunId, panic: &str) {
@@ -144,34 +130,53 @@ impl Engine {
 
     /// Processes what waits for a partition until nothing does.
     async fn run_lane(self: Arc<Self>, key: LaneKey) {
-        let Some((mut jobs, mut marks)) = self.next_jobs(&key) else { return };
-        loop {
-            let tail = self.process(&key, jobs, marks).await;
-            // The partition is free before its outputs are out: what follows the commit needs no lock. But of a large fold
-            // little room is left in the control record, so the next one would only get in its way.
-            let tail = match tail {
-                Some(tail) if tail.completion.pending_count() > PIPELINED_MAX => {
-                    Box::pin(self.finish(&key, tail)).await;
-                    None
+        let mut next = self.next_turn(&key);
+        while let Some(turn) = next {
+            // The partition is free before its outputs are out: what follows the commit needs no lock.
+            let tail = self.process(&key, turn).await;
+            if self.lanes.is_crowded(&key, PIPELINED_MAX).is_none() {
+                next = self.next_turn(&key);
+                match (tail, &next) {
+                    (None, _) => {}
+                    (Some(tail), None) => return self.finish_apart(&key, tail).await,
+                    (Some(tail), Some(_)) => self.finish_beside(&key, tail),
                 }
-                tail => tail,
-            };
-            let next = self.next_jobs(&key);
-            match (tail, next) {
-                (None, None) => return,
-                (Some(tail), None) => return self.finish_apart(&key, tail).await,
-                (None, Some(next)) => (jobs, marks) = next,
-                (Some(tail), Some(next)) => {
-                    let (engine, key) = (Arc::clone(&self), key.clone());
-                    self.tasks.spawn(async move { engine.finish_apart(&key, tail).await });
-                    (jobs, marks) = next;
+            } else {
+                // Little of the control record is free: the next fold would only get in the way of those
+                // being finished.
+                if let Some(tail) = tail {
+                    self.finish_beside(&key, tail);
                 }
+                while let Some(ended) = self.lanes.is_crowded(&key, PIPELINED_MAX) {
+                    ended.notified().await;
+                }
+                next = self.next_turn(&key);
             }
         }
     }
 
+    /// The next jobs of a lane, without the requests whose callers have gone.
+    fn next_turn(&self, key: &LaneKey) -> Option<Turn> {
+        loop {
+            let mut turn = self.lanes.next_or_release(key, self.settings.fold_max, self.now_ms())?;
+            let count = turn.jobs.len();
+            turn.jobs.retain(|job| !matches!(job, Job::Request(request) if request.reply.is_closed()));
+            self.counters.requests_shed.add(count - turn.jobs.len());
+            if !turn.jobs.is_empty() {
+                return Some(turn);
+            }
+            self.lanes.add_marks(key, turn.marks, self.now_ms());
+        }
+    }
+
+    fn finish_beside(self: &Arc<Self>, key: &LaneKey, tail: Tail) {
+        let (engine, key) = (Arc::clone(self), key.clone());
+        self.tasks.spawn(async move { engine.finish_apart(&key, tail).await });
+    }
+
     /// Steps 1 to 5 for some jobs of one partition. What is left to do afterwards is returned.
-    async fn process(self: &Arc<Self>, key: &LaneKey, jobs: Vec<Job>, marks: Marks) -> Option<Tail> {
+    async fn process(self: &Arc<Self>, key: &LaneKey, turn: Turn) -> Option<Tail> {
+        let Turn { jobs, marks, deferred } = turn;
         let mut batch = Batch::new(self, jobs);
         let (view, place) = self.cache.take(key);
         if !batch.needs_fresh_view {
@@ -191,6 +196,7 @@ impl Engine {
             preload: std::mem::take(&mut batch.preload),
             view,
             marks,
+            deferred,
             attempt: AttemptId::new(self.process, self.serial.fetch_add(1, Ordering::Relaxed)),
             incarnation: Incarnation(self.tasks.runtime().random()),
             now_ms,
@@ -206,9 +212,13 @@ impl Engine {
                 Step::Recover(recover) => {
                     self.counters.recoveries.add(recover.pending_count());
                     let (recovering, completion) = recover.start();
-                    let (report, put_back) = Box::pin(self.complete(key, completion)).await;
-                    batch.put_back_origins(&report, put_back);
-                    recovering.answer(report)
+                    match Box::pin(self.recover(key, completion)).await {
+                        Some((report, put_back)) => {
+                            batch.put_back_origins(&report, put_back);
+                            recovering.answer(report)
+                        }
+                        None => recovering.leave_under_way(),
+                    }
                 }
                 Step::ReadTokens(read) => {
                     let entries = self.read_tokens(read.requests()).await;
@@ -491,7 +501,10 @@ impl Engine {
         }
         // Visits stand behind the messages; they end with the processing, or with the completion if there is one.
         self.lanes.put_back(key, postponed);
-        settled.completion.map(|completion| Tail { completion, jobs })
+        settled.completion.map(|completion| {
+            let under_way = UnderWay::begin(&self.lanes, key, completion.pending_ids().collect());
+            Tail { completion, jobs, under_way }
+        })
     }
 
     /// A message that only waits for its completion makes room for another to be processed, as long as not too many wait.
@@ -511,7 +524,9 @@ impl Engine {
                 self.counters.replays.add(1);
                 RequestOutcome::Answered(Answer::Replayed(response))
             }
-            Disposition::Retry { reason } => RequestOutcome::Failed { reason },
+            Disposition::Retry { reason } | Disposition::Blocked { reason } => {
+                RequestOutcome::Failed { reason }
+            }
             Disposition::DeadLetter { reason } => RequestOutcome::Refused { reason },
             Disposition::Duplicate | Disposition::Visited | Disposition::Postponed => {
                 unreachable!("requests are committed, replayed, retried or refused")
@@ -545,7 +560,15 @@ impl Engine {
                 }
                 Verdict::Acknowledge
             }
-            Disposition::Retry { reason } => self.put_back(&job, &reason, put_back),
+            Disposition::Retry { reason } => {
+                self.counters.retries.add(1);
+                self.put_back(&job, &reason, put_back)
+            }
+            // However often: what was committed is finished in the end, and the messages that wait for it have not failed.
+            Disposition::Blocked { reason } => {
+                self.counters.blocked.add(1);
+                self.put_back(&job, &reason, PutBack { cause: Cause::Outside, ..put_back })
+            }
             Disposition::DeadLetter { reason } => self.dead_letter(&job, reason),
             Disposition::Replayed(_) | Disposition::Postponed => {
                 unreachable!("requests are replayed, and postponed messages go back to their lane")
@@ -580,7 +603,6 @@ impl Engine {
         if put_back.cause == Cause::Message && counts.failures >= policy.deliveries_max {
             return self.dead_letter(job, format!("{reason} (after {} failures)", counts.failures));
         }
-        self.counters.retries.add(1);
         let MessageJob { envelope, delivery_count, .. } = job;
         tracing::debug!(
             message_id = %envelope.message_id, partition = %envelope.to.partition, reason, cause = ?put_back.cause,

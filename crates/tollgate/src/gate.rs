@@ -24,8 +24,8 @@ use crate::limited::within;
 use crate::negative_cache::NegativeCache;
 use crate::own_loop::{SendMessages, SendOnly};
 use crate::partition_cache::PartitionCache;
-use crate::republishing::Republished;
 use crate::put_backs::PutBacks;
+use crate::republishing::Republished;
 use crate::runtime::{Runtime, Tasks};
 use crate::settings::{Settings, Sweeps};
 use crate::side_effects::SideEffects;
@@ -426,6 +426,7 @@ impl GateBuilder {
         engine.tasks.spawn(in_progress::watch(Arc::clone(&engine), closing.clone()));
         engine.tasks.spawn(idle_flush::flush_idle(Arc::clone(&engine), closing.clone()));
         engine.tasks.spawn(idle_flush::sweep_regularly(Arc::clone(&engine), closing.clone()));
+        engine.tasks.spawn(idle_flush::retry_unfinished(Arc::clone(&engine), closing.clone()));
         Ok(Gate { engine, closing })
     }
 }

@@ -1,9 +1,11 @@
 //! The idle flush and the sweep: what removes finished entries from partitions that nobody visits any more (design
 //! section 3, step 9), and completes what dead processes have left behind (R5). Both only send visits to lanes.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tollgate_proto::{ScanCursor, ScanPrice, StoreError, codec};
@@ -17,6 +19,9 @@ const VISITS_MAX: usize = 256;
 
 /// The longest that a flush or a sweep waits for the partitions that it visits at a time. Their lanes go on without it.
 const VISITS_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Least time between two rounds of retries.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Most partitions in one page of a sweep.
 const SWEEP_PAGE: usize = 512;
@@ -47,6 +52,33 @@ pub(crate) async fn flush(engine: &Arc<Engine>, before_ms: u64) -> usize {
         }
     }
     visited
+}
+
+/// Visits partitions whose unfinished entries are due for another try, until `closing`.
+pub(crate) async fn retry_unfinished(engine: Arc<Engine>, closing: CancellationToken) {
+    let runtime = engine.tasks.runtime();
+    while !closing.is_cancelled() {
+        // While something is out of order, one visit tells whether it still is.
+        let max = if engine.is_failing() { 1 } else { VISITS_MAX };
+        let (due, next_ms) = engine.lanes.take_due(max, engine.now_ms());
+        for key in due {
+            // Nobody waits for its end: it may be long.
+            let (done, _) = oneshot::channel();
+            engine.submit(key, Job::Visit(VisitJob { visit: Visit::Sweep, _ends_by_drop: done }));
+        }
+        let pause = next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(engine.now_ms())));
+        let wait = async {
+            match pause {
+                Some(pause) => {
+                    drop(select(pin!(engine.lanes.failed().notified()), runtime.sleep(pause)).await);
+                }
+                None => engine.lanes.failed().notified().await,
+            }
+            // Not for every failure by itself.
+            runtime.sleep(RETRY_PAUSE).await;
+        };
+        closing.run_until_cancelled(wait).await;
+    }
 }
 
 /// Sweeps the stores from time to time until `closing`.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tollgate_proto::marks::Marks;
-use tollgate_proto::processing::Request;
+use tollgate_proto::processing::{Deferred, Request};
 use tollgate_proto::{BoxFuture, Envelope, PartitionKey, Receipt, Verdict};
 
 use crate::edge::Answer;
@@ -18,6 +18,7 @@ use crate::in_progress::Ticket;
 use crate::inside::Inside;
 use crate::put_backs::MessageKey;
 use crate::transaction::Tx;
+use crate::unfinished::Unfinished;
 
 /// A partition, in which of the gate's stores.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,10 +119,20 @@ pub(crate) enum Visit {
 }
 
 /// All lanes of a gate.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Lanes {
-    lanes: Mutex<HashMap<LaneKey, Lane, RandomState>>,
-    runs: AtomicU64,
+    by_key: Arc<Mutex<HashMap<LaneKey, Lane, RandomState>>>,
+    runs: Arc<AtomicU64>,
+    /// Told when a completion has failed: a visit is to be asked for.
+    failed: Arc<Notify>,
+}
+
+/// What a processing begins with.
+pub(crate) struct Turn {
+    pub(crate) jobs: Vec<Job>,
+    /// They come back with [`Lanes::add_marks`].
+    pub(crate) marks: Marks,
+    pub(crate) deferred: Deferred,
 }
 
 #[derive(Default)]
@@ -134,6 +145,9 @@ struct Lane {
     /// The task that runs it, or ran it last.
     run: RunId,
     marks: Marks,
+    unfinished: Unfinished,
+    /// Told when a completion has ended, if the lane waits for that.
+    ended: Option<Arc<Notify>>,
     /// When marks were added last: whatever the lane does takes them, and brings them back.
     last_used_ms: u64,
 }
@@ -143,6 +157,13 @@ enum LaneState {
     #[default]
     Idle,
     Running,
+}
+
+impl Lane {
+    /// Whether nothing would be forgotten with it.
+    fn knows_nothing(&self) -> bool {
+        self.marks.is_empty() && self.unfinished.is_empty()
+    }
 }
 
 /// One run of a lane, from its start until nothing waits in it. Only the task that was given it may end the lane.
@@ -198,14 +219,13 @@ impl Lanes {
         }
     }
 
-    /// The next jobs of a running lane, at most `max`, and its marks, which come back with [`Lanes::add_marks`]; or releases
-    /// the lane if nothing waits.
-    pub(crate) fn next_or_release(&self, key: &LaneKey, max: usize) -> Option<(Vec<Job>, Marks)> {
+    /// The next jobs of a running lane, at most `max`; or releases the lane if nothing waits.
+    pub(crate) fn next_or_release(&self, key: &LaneKey, max: usize, now_ms: u64) -> Option<Turn> {
         let mut lanes = self.lock();
         let lane = lanes.get_mut(key)?;
         if lane.waiting.is_empty() {
             lane.state = LaneState::Idle;
-            if lane.marks.is_empty() {
+            if lane.knows_nothing() {
                 lanes.remove(key);
             }
             return None;
@@ -215,7 +235,63 @@ impl Lanes {
         if lane.requests > 0 {
             lane.requests -= jobs.iter().filter(|job| matches!(job, Job::Request(_))).count();
         }
-        Some((jobs, std::mem::take(&mut lane.marks)))
+        Some(Turn {
+            jobs,
+            // At one moment: what is finished is either marked, or still deferred.
+            marks: std::mem::take(&mut lane.marks),
+            deferred: lane.unfinished.deferred(now_ms),
+        })
+    }
+
+    /// Whether more than `max` messages of a partition are being finished for the first time; then what is
+    /// told when one of those completions has ended.
+    pub(crate) fn is_crowded(&self, key: &LaneKey, max: usize) -> Option<Arc<Notify>> {
+        let mut lanes = self.lock();
+        let lane = lanes.get_mut(key)?;
+        (lane.unfinished.first_tries() > max).then(|| Arc::clone(lane.ended.get_or_insert_default()))
+    }
+
+    /// Changes what is known of a partition's unfinished entries.
+    pub(crate) fn with_unfinished(&self, key: &LaneKey, change: impl FnOnce(&mut Unfinished)) {
+        let mut lanes = self.lock();
+        let lane = match lanes.get_mut(key) {
+            Some(lane) => lane,
+            None => lanes.entry(key.clone()).or_default(),
+        };
+        change(&mut lane.unfinished);
+        if let Some(ended) = &lane.ended {
+            ended.notify_one();
+        }
+        if lane.unfinished.ask_ms().is_some() {
+            self.failed.notify_one();
+        } else if lane.state == LaneState::Idle && lane.waiting.is_empty() && lane.knows_nothing() {
+            lanes.remove(key);
+        }
+    }
+
+    /// Told when a completion has failed.
+    pub(crate) fn failed(&self) -> &Notify {
+        &self.failed
+    }
+
+    /// Partitions, at most `max`, with an unfinished entry that is due, in the order of their keys; and when
+    /// the next one is due.
+    pub(crate) fn take_due(&self, max: usize, now_ms: u64) -> (Vec<LaneKey>, Option<u64>) {
+        let mut lanes = self.lock();
+        let mut due: Vec<LaneKey> = lanes
+            .iter()
+            .filter(|(_, lane)| lane.unfinished.ask_ms().is_some_and(|ask_ms| ask_ms <= now_ms))
+            .map(|(key, _)| key.clone())
+            .collect();
+        due.sort_unstable();
+        due.truncate(max);
+        for key in &due {
+            if let Some(lane) = lanes.get_mut(key) {
+                lane.unfinished.asked(now_ms);
+            }
+        }
+        let next_ms = lanes.values().filter_map(|lane| lane.unfinished.ask_ms()).min();
+        (due, next_ms)
     }
 
     /// Puts jobs back to the front of a running lane, in their order.
@@ -271,6 +347,6 @@ impl Lanes {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane, RandomState>> {
         // No section can panic between two consistent states.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -41,8 +41,8 @@ mod limited;
 mod negative_cache;
 mod own_loop;
 mod partition_cache;
-mod republishing;
 mod put_backs;
+mod republishing;
 mod retry_policy;
 mod runtime;
 mod settings;
@@ -52,6 +52,7 @@ mod store_client;
 mod topology;
 mod transaction;
 mod transaction_effects;
+mod unfinished;
 
 pub use tollgate_proto as proto;
 pub use tollgate_proto::{Blobs, Broker, SideEffect, Store, Verdict};

@@ -59,9 +59,12 @@ statistics! {
     pauses => "tollgate_receive_pauses",
     /// Commits that conflicted, or whose answer was lost.
     conflicts => "tollgate_conflicts",
-    /// Pending entries of earlier commits that were completed.
+    /// Completions of pending entries that others have left, or that this process has failed to complete
+    /// before.
     recoveries => "tollgate_recoveries",
-    /// Messages put back.
+    /// Messages put back because an earlier commit of their partition is not finished.
+    blocked => "tollgate_blocked",
+    /// Messages put back for another reason.
     retries => "tollgate_retries",
     /// Messages dead-lettered.
     dead_letters => "tollgate_dead_letters",

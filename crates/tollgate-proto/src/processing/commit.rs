@@ -167,12 +167,14 @@ impl CommitStep {
                 {
                     let message_id = envelope.message_id;
                     // Its outputs must be out before any copy of it is acknowledged: the copy may be the last one.
-                    let waits = !mutated!(AcknowledgesIdentityDuplicatesEarly)
-                        && processing.wait_for(place, |entry| {
+                    let disposition = if mutated!(AcknowledgesIdentityDuplicatesEarly) {
+                        None
+                    } else {
+                        processing.wait_for(place, |entry| {
                             entry.origin.token().is_none() && entry.origin.message_id() == message_id
-                        });
-                    let disposition =
-                        if waits { Disposition::CommittedBefore } else { Disposition::Duplicate };
+                        })
+                    };
+                    let disposition = disposition.unwrap_or(Disposition::Duplicate);
                     processing.slots[place].state = SlotState::Settled(disposition);
                     found = found.max(Found::Message);
                 }
@@ -264,7 +266,11 @@ impl Processing {
             };
             return NextControl { control, condemned };
         };
-        let is_kept = |entry: &&PendingEntry| !self.marks.is_finished(entry.id) && !mutated!(PrunesEarly);
+        let is_kept = |entry: &&PendingEntry| {
+            let is_dropped =
+                mutated!(DropsFailedMarkers) && self.failed.iter().any(|(id, _)| *id == entry.id);
+            !self.marks.is_finished(entry.id) && !mutated!(PrunesEarly) && !is_dropped
+        };
         let mut pending = Vec::with_capacity(current.pending.len() + members.len());
         pending.extend(current.pending.iter().filter(is_kept).cloned());
         let mut sessions = current.sessions.clone();

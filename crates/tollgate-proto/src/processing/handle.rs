@@ -11,7 +11,7 @@ use super::incoming::{Incoming, Request, Slot, SlotState};
 use super::{CommitStep, Disposition, Processing, Remember, Step, WakeUpStep};
 use crate::codec;
 use crate::completion::{Afterwards, CleanUp};
-use crate::control_record::{ControlRecord, REGISTRATIONS_MAX, Registration, RegistrationState};
+use crate::control_record::{ControlRecord, PENDING_MAX, REGISTRATIONS_MAX, Registration, RegistrationState};
 use crate::envelope::{Envelope, Headers};
 use crate::ids::{AttemptId, EffectKind, EffectName, EndpointName, ItemName, MessageId, MessageType};
 use crate::limits::StoreLimits;
@@ -388,9 +388,13 @@ impl Processing {
         let next = self.slots.iter().position(|slot| matches!(slot.state, SlotState::Ready(_)));
         let Some(slot) = next else { return self.finish_fold() };
         if self.fold.members.len() >= fold_max {
+            let disposition = match self.room {
+                0 => Disposition::Blocked { reason: self.no_room() },
+                _ => Disposition::Postponed,
+            };
             for slot in &mut self.slots {
                 if matches!(slot.state, SlotState::Ready(_)) {
-                    slot.state = SlotState::Settled(Disposition::Postponed);
+                    slot.state = SlotState::Settled(disposition.clone());
                 }
             }
             return self.finish_fold();
@@ -422,6 +426,15 @@ impl Processing {
             }
             _ => input.message_id,
         }
+    }
+
+    fn no_room(&self) -> String {
+        let example = self.failed.first().map(|(_, reason)| format!(", one of them because {reason}"));
+        format!(
+            "partition {} has {PENDING_MAX} messages that are committed and can't be finished{}",
+            self.partition,
+            example.unwrap_or_default()
+        )
     }
 
     fn finish_fold(mut self: Box<Self>) -> Step {

@@ -97,8 +97,11 @@ impl Processing {
             // A message is acknowledged only when its outputs are out, as if the answer had come.
             let Some(message_id) = self.slots[place].incoming.message_id() else { continue };
             let origin = Origin::Attempt { attempt: lost.attempt, message_id };
-            if !mutated!(SettlesLostCommitsEarly) {
-                self.wait_for(place, |entry| entry.origin == origin);
+            if !mutated!(SettlesLostCommitsEarly)
+                && let Some(blocked @ Disposition::Blocked { .. }) =
+                    self.wait_for(place, |entry| entry.origin == origin)
+            {
+                self.slots[place].state = SlotState::Settled(blocked);
             }
         }
     }

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use super::incoming::{Incoming, SlotState, WakeUpPatience};
 use super::{Disposition, HandlerInput, Processing, RecoverStep, Step};
 use crate::codec;
-use crate::completion::CompletionTask;
-use crate::control_record::PENDING_MAX;
+use crate::control_record::{Origin, PENDING_MAX};
 use crate::envelope::{Content, Envelope};
+use crate::ids::AttemptId;
 use crate::store::{EntryRead, StoreError};
 
 /// Tokens are to be read.
@@ -26,11 +26,10 @@ impl Processing {
     pub(super) fn check_markers(mut self: Box<Self>) -> Step {
         self.room = PENDING_MAX - self.unfinished().count().min(PENDING_MAX);
         let has_waiting = self.slots.iter().any(|slot| matches!(slot.state, SlotState::Waiting));
-        if has_waiting && self.room == 0 {
+        if has_waiting && self.room == 0 && self.recoverable().next().is_some() {
             match RecoverStep::of_unfinished(self) {
                 Ok(recover) => return Step::Recover(recover),
-                // All of them are those of this processing, and completed when it has settled.
-                Err(processing) => self = processing,
+                Err(_) => unreachable!("there is an entry to be recovered"),
             }
         }
         let mut reading = Vec::new();
@@ -49,9 +48,10 @@ impl Processing {
                                 self.slots[place].state = SlotState::Settled(Disposition::Duplicate);
                             }
                             Some(entry) => {
-                                let task = CompletionTask::of_pending(entry).for_slot(place);
-                                self.completions.push(task);
-                                self.slots[place].state = SlotState::Settled(Disposition::CommittedBefore);
+                                let id = entry.id;
+                                let disposition = self.wait_for(place, |entry| entry.id == id);
+                                let disposition = disposition.unwrap_or(Disposition::Duplicate);
+                                self.slots[place].state = SlotState::Settled(disposition);
                             }
                         }
                     }
@@ -62,10 +62,11 @@ impl Processing {
                     }
                 },
                 Incoming::Request(_) => self.admit_tokenless(place),
-                Incoming::WakeUp { expected, patience, .. } => {
+                Incoming::WakeUp { attempt, expected, patience } => {
                     let version = self.view.control.as_ref().map(|control| control.version);
-                    self.slots[place].state = match (version == *expected, patience) {
-                        (false, _) => SlotState::Settled(Disposition::Visited),
+                    let (attempt, is_early, patience) = (*attempt, version == *expected, *patience);
+                    self.slots[place].state = match (is_early, patience) {
+                        (false, _) => SlotState::Settled(self.visit_of_wake_up(attempt, place)),
                         (true, WakeUpPatience::Wait) if mutated!(AcknowledgesWakeUpsEarly) => {
                             SlotState::Settled(Disposition::Visited)
                         }
@@ -88,6 +89,19 @@ impl Processing {
         } else {
             Step::ReadTokens(ReadTokensStep { processing: self, reading })
         }
+    }
+
+    /// The commit that a wake-up announced has happened, or failed. It is the delivery of what that commit
+    /// has sent, so it waits until that is out.
+    fn visit_of_wake_up(&mut self, announced: AttemptId, place: usize) -> Disposition {
+        if mutated!(AcknowledgesUnfinishedWakeUps) {
+            return Disposition::Visited;
+        }
+        let waits = self.wait_for(place, |entry| match &entry.origin {
+            Origin::Attempt { attempt, .. } => *attempt == announced,
+            Origin::Token { .. } => false,
+        });
+        waits.unwrap_or(Disposition::Visited)
     }
 
     fn admit_tokenless(&mut self, place: usize) {

@@ -37,6 +37,8 @@ pub struct World {
     pub published: Vec<EffectName>,
     pub attempts: u64,
     pub now_ms: u64,
+    /// Whether the broker can be reached.
+    pub broker_is_down: bool,
 }
 
 /// One process: what it remembers of the partition `P`.
@@ -246,6 +248,9 @@ impl World {
             }
             CompletionStep::Publish(publish) => {
                 let publications = publish.publications();
+                if self.broker_is_down {
+                    return publish.answer(publications.iter().map(|_| Err("broker down".into())).collect());
+                }
                 let answers = publications.iter().map(|_| Ok(())).collect();
                 self.sent.extend(publications.into_iter().map(|publication| publication.envelope));
                 publish.answer(answers)

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tollgate_proto::completion::{CompletionReport, CompletionStep};
+use tollgate_proto::control_record::PendingId;
 use tollgate_proto::processing::{
-    Disposition, HandleStep, Incoming, Maintenance, Processing, RecoveringStep, Request,
+    Deferred, Disposition, HandleStep, Incoming, Maintenance, Processing, RecoveringStep, Request,
     RequestDeduplication, Settled, Step, Tokenless, WakeUpPatience, Work,
 };
 use tollgate_proto::{
@@ -195,6 +196,7 @@ impl World {
         let step = Processing::begin(Work {
             view: if begin.view == View::Fresh { None } else { cached },
             marks,
+            deferred: self.deferred(&scene, process, partition),
             preload,
             now_ms: scene.outside.clock_ms,
             messages: begin.incoming,
@@ -207,8 +209,22 @@ impl World {
                 Incarnation(partition as u64 + 10),
             )
         });
-        let task = Task { partition, serial, jobs: begin.jobs, kept_reads: begin.kept_reads };
+        let Begin { jobs, kept_reads, .. } = begin;
+        let task = Task { partition, serial, jobs, under_way: Vec::new(), kept_reads };
         self.proceed(scene, worker, process, task, step)
+    }
+
+    /// What a process is completing is left alone by its next processing.
+    fn deferred(&self, scene: &Scene, process: usize, partition: usize) -> Deferred {
+        let first = self.workers[..process].iter().sum::<usize>();
+        let workers = &scene.workers[first..first + self.workers[process]];
+        let tasks = workers.iter().filter_map(|worker| match &**worker {
+            Worker::Finishing { task, .. } if task.partition == partition => Some(task),
+            _ => None,
+        });
+        let mut under_way: Vec<PendingId> = tasks.flat_map(|task| task.under_way.iter().copied()).collect();
+        under_way.sort_unstable();
+        Deferred { under_way, ..Deferred::default() }
     }
 
     /// Puts a worker before the machine's next step, or ends the processing.
@@ -288,6 +304,7 @@ impl World {
             }
         }
         if let Some(completion) = settled.completion {
+            task.under_way = completion.pending_ids().collect();
             return self.finish(scene, worker, process, task, completion.begin());
         }
         scene.workers[worker] = Arc::default();
@@ -312,7 +329,8 @@ impl World {
                 let is_spent = self.deliveries_max.is_some_and(|limit| deliveries >= limit);
                 if is_spent { self.dead_letter(scene, message) } else { give_back(scene, message) }
             }
-            Disposition::Postponed => give_back(scene, message),
+            // To be blocked is no failure of the message: it is never dead-lettered for that.
+            Disposition::Blocked { .. } | Disposition::Postponed => give_back(scene, message),
             Disposition::DeadLetter { .. } => self.dead_letter(scene, message),
             Disposition::Replayed(_) => return Err("a message was answered like a request".to_owned()),
         }
@@ -340,7 +358,7 @@ impl World {
             Disposition::Committed | Disposition::CommittedBefore => Bytes::from(number.to_string()),
             Disposition::Replayed(response) => response,
             // The client asks again.
-            Disposition::Retry { .. } | Disposition::Postponed => {
+            Disposition::Retry { .. } | Disposition::Blocked { .. } | Disposition::Postponed => {
                 request.copies += 1;
                 return Ok(());
             }
@@ -381,23 +399,17 @@ impl World {
                 return Ok(scene);
             }
         };
-        let has_failures = report.failures().next().is_some();
         self.remember_finished(&mut scene, process, &report);
+        for (slot, result) in report.waiting() {
+            let Some(Job::Message(message)) = task.jobs[slot].take() else { continue };
+            let disposition = match result {
+                Ok(()) => Disposition::Committed,
+                Err(reason) => Disposition::Blocked { reason: reason.to_owned() },
+            };
+            self.settle_message(&mut scene, process, message, &disposition)?;
+        }
         let lane = &mut Arc::make_mut(&mut scene.processes[process]).lanes[task.partition];
         lane.marks.add(report.marks);
-        if has_failures {
-            lane.view = None;
-        }
-        for outcome in report.outcomes {
-            for slot in outcome.slots {
-                let Some(Job::Message(message)) = task.jobs[slot].take() else { continue };
-                let disposition = match &outcome.result {
-                    Ok(()) => Disposition::Committed,
-                    Err(reason) => Disposition::Retry { reason: reason.clone() },
-                };
-                self.settle_message(&mut scene, process, message, &disposition)?;
-            }
-        }
         scene.workers[worker] = Arc::default();
         Ok(scene)
     }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 use tollgate_proto::completion::CompletionStep;
+use tollgate_proto::control_record::PendingId;
 use tollgate_proto::marks::Marks;
 use tollgate_proto::partition_view::PartitionView;
 use tollgate_proto::processing::{HandleStep, RecoveringStep, Step};
@@ -182,6 +183,8 @@ pub(super) struct Task {
     pub(super) partition: usize,
     pub(super) serial: u64,
     pub(super) jobs: Vec<Option<Job>>,
+    /// The pending entries that its process is completing by it, beside the next processing.
+    pub(super) under_way: Vec<PendingId>,
     /// Token reads that a mutant keeps for later.
     pub(super) kept_reads: BTreeMap<TokenRef, Option<Bytes>>,
 }

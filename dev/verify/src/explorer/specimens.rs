@@ -22,6 +22,7 @@ impl Specimen {
     /// All mutants. Rules R1 to R8 come first.
     pub fn all() -> Vec<Self> {
         let mut all = Self::of_the_numbered_rules();
+        all.extend(Self::of_what_is_unfinished());
         all.extend(Self::of_the_receiver());
         all.extend(Self::of_side_effects());
         all.extend(Self::of_the_edge_and_identity());
@@ -89,7 +90,7 @@ impl Specimen {
                 M::SkipsRecovery,
                 "R5",
                 "what a dead process left is not completed by the next visitor",
-                with(named("d"), Budget { crashes: 1, ..Budget::default() }),
+                with(receiver(), Budget { crashes: 1, ..Budget::default() }),
             ),
             Self::driver(
                 D::AcknowledgesOnReceipt,
@@ -135,6 +136,50 @@ impl Specimen {
                 "R8",
                 "a token is consumed although an output could not be sent",
                 with(named("b"), Budget { failed_calls: 1, ..Budget::default() }),
+            ),
+        ]
+    }
+
+    /// R5: what can't be completed stays pending, and only its own copies wait for it.
+    fn of_what_is_unfinished() -> Vec<Self> {
+        use Mutation as M;
+        let failing = Budget { failed_calls: 1, ..Budget::default() };
+        let failing_after_crash = Budget { crashes: 1, ..failing };
+        vec![
+            Self::machine(
+                M::DropsFailedMarkers,
+                "R5",
+                "the marker of what could not be completed is not carried on, and a copy is processed again",
+                with(receiver(), failing),
+            ),
+            Self::machine(
+                M::FinishesFailedMarkers,
+                "R5",
+                "what could not be completed is taken for finished",
+                with(receiver(), failing),
+            ),
+            Self::machine(
+                M::AcknowledgesUnfinishedCopies,
+                "R5",
+                "a copy is acknowledged although its message could not be finished, and nobody sweeps",
+                World { sweep: Sweep::Absent, copies: 1, ..with(named("b"), failing_after_crash) },
+            ),
+            Self::machine(
+                M::AcknowledgesUnfinishedWakeUps,
+                "R5",
+                "a wake-up is acknowledged although what it announced could not be finished",
+                with(named("d"), Budget { departures: 1, ..failing_after_crash }),
+            ),
+            Self::machine(
+                M::SettlesLostCommitsEarly,
+                "R7",
+                "a message without a token whose commit is found is acknowledged before its outputs are out",
+                World {
+                    inputs: named("e").inputs[..1].to_vec(),
+                    workers: vec![1],
+                    copies: 1,
+                    ..with(named("e"), Budget { lost_answers: 1, ..failing })
+                },
             ),
         ]
     }
