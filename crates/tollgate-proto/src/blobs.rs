@@ -6,8 +6,8 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::future::BoxFuture;
 use crate::ids::EffectName;
-use crate::store::BoxFuture;
 
 /// The content of a blob, piece by piece, so that no blob has to fit into memory.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, BlobError>> + Send>>;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 
 use crate::envelope::Headers;
+use crate::future::BoxFuture;
 use crate::ids::{EndpointName, MessageId, PartitionKey};
 use crate::publication::DeduplicationId;
-use crate::store::BoxFuture;
 
 /// A message broker with a queue per endpoint.
 ///

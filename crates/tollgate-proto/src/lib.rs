@@ -25,6 +25,7 @@ pub mod codec;
 pub mod completion;
 pub mod control_record;
 pub mod envelope;
+pub mod future;
 pub mod ids;
 pub mod limits;
 pub mod marks;
@@ -44,6 +45,7 @@ pub use blobs::{BlobError, BlobStream, Blobs};
 pub use broker::{Broker, BrokerError, Delivery, OutgoingMessage, Receipt, Settlement, Verdict};
 pub use control_record::{ControlRecord, PendingEntry, PendingId};
 pub use envelope::{Content, Destination, Envelope, Headers, TRACE_HEADERS};
+pub use future::BoxFuture;
 pub use ids::{
     AttemptId, DeduplicationKey, EffectKind, EffectName, EndpointName, InvalidName, ItemName, MessageId,
     MessageType, PartitionKey, StoreAlias,
@@ -54,7 +56,7 @@ pub use publication::{DeduplicationId, Publication};
 pub use sequence::{EntryKey, Incarnation, Placement, Sequence, SessionMark, TokenRef, Version};
 pub use side_effect::{AttachedEffect, EffectError, SideEffect};
 pub use store::{
-    BoxFuture, Commit, CommitOutcome, EntryRead, ItemValue, LoadRequest, LoadedPartition, RecordWrite,
-    ScanCursor, ScanPage, ScanPrice, ScannedPartition, Store, StoreError,
+    Commit, CommitOutcome, EntryRead, ItemValue, LoadRequest, LoadedPartition, RecordWrite, ScanCursor,
+    ScanPage, ScanPrice, ScannedPartition, Store, StoreError,
 };
 pub use store_wrapper::StoreWrapper;

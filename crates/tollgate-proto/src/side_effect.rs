@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::future::BoxFuture;
 use crate::ids::{EffectKind, EffectName};
-use crate::store::BoxFuture;
 
 /// One kind of side effect: how it is prepared, published, read and removed (design section 4).
 ///

@@ -2,18 +2,14 @@
 //! items, outbox entries and deduplication records under one partition key. It knows no broker, no handler and not
 //! the algorithm; it stores control records and outbox entries as the bytes that [`crate::codec`] made.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::future::BoxFuture;
 use crate::ids::{DeduplicationKey, ItemName, PartitionKey, StoreAlias};
 use crate::limits::{LimitExceeded, StoreLimits};
 use crate::sequence::{EntryKey, Placement, SessionMark, TokenRef, Version};
-
-/// A boxed future, so that stores and brokers can be used as trait objects.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A database that offers conditional transactions inside one partition.
 ///

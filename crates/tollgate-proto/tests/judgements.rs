@@ -1,5 +1,5 @@
-//! Stories of handlers that refuse or answer for ever: they must have seen the partition as it is, not as a fold that never
-//! committed would have made it, nor as a cache remembers it.
+//! Stories of handlers that refuse or answer for ever: they must have seen the partition as it is, not as a
+//! fold that never committed would have made it, nor as a cache remembers it.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod world;
@@ -65,7 +65,8 @@ fn a_refusal_on_a_cached_view_is_judged_again_on_the_partition_itself() {
     assert_eq!(world.process(&mut late, vec![message(&envelopes[2])]), [Disposition::Committed]);
 }
 
-/// Two requests of one id in one burst: the second must see what the first has committed, not what it was about to.
+/// Two requests of one id in one burst: the second must see what the first has committed, not what it was
+/// about to.
 #[test]
 fn of_two_requests_of_one_id_the_second_waits_for_the_firsts_commit() {
     let (mut world, _) = World::with_messages(&[]);
@@ -99,7 +100,8 @@ fn a_failed_handlers_clean_up_spares_what_another_of_the_same_id_has_created() {
     assert_eq!(listed(&world), 0);
 }
 
-/// A commit that finds its messages handled before takes the fold apart; what its handlers had created must go.
+/// A commit that finds its messages handled before takes the fold apart; what its handlers had created must
+/// go.
 #[test]
 fn what_a_fold_has_created_is_deleted_when_it_is_taken_apart() {
     let (mut world, envelopes) = World::with_messages(&["", ""]);
@@ -154,7 +156,8 @@ fn a_refusal_beside_a_request_whose_wake_up_could_not_be_sent_is_put_back() {
     }
 }
 
-/// A request whose answer was lost is on its way still: whoever deletes what it makes too early deletes nothing.
+/// A request whose answer was lost is on its way still: whoever deletes what it makes too early deletes
+/// nothing.
 #[test]
 fn what_was_not_confirmed_and_comes_to_be_after_its_clean_up_is_deleted_once_more() {
     for unconfirmed in [true, false] {
@@ -206,7 +209,8 @@ fn read_later(world: &World, handle: &mut HandleStep) -> Result<(), Lost> {
     handle.provide(other, value, loaded.control.as_ref())
 }
 
-/// The item and one that is read later are of two versions: what the handler says of them it says of a state that never was.
+/// The item and one that is read later are of two versions: what the handler says of them it says of a state
+/// that never was.
 #[test]
 fn a_refusal_of_items_of_two_versions_is_judged_again_on_those_of_one() {
     let (mut world, envelopes) = World::with_messages(&["", "only before all"]);

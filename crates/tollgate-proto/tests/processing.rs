@@ -1,5 +1,5 @@
-//! Stories of the state machine, one rule or one fault each, told step by step against a world of plain maps. The
-//! explorer walks all interleavings; these say in words what the rules are for.
+//! Stories of the state machine, one rule or one fault each, told step by step against a world of plain maps.
+//! The explorer walks all interleavings; these say in words what the rules are for.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -93,7 +93,8 @@ fn a_redelivery_while_the_first_is_still_being_finished_finds_the_marker_in_the_
     );
 }
 
-/// R1. With the token read before the load, the second copy would be applied again: the marker is pruned already.
+/// R1. With the token read before the load, the second copy would be applied again: the marker is pruned
+/// already.
 #[test]
 fn a_token_is_read_again_after_a_conflict_because_it_may_have_been_consumed_meanwhile() {
     let (mut world, envelopes) = World::with_messages(&["", ""]);

@@ -1,5 +1,5 @@
-//! Stories of side effects that can't join the transaction (design section 4): registered, created, and cleaned up when
-//! their attempt has lost, zombies included.
+//! Stories of side effects that can't join the transaction (design section 4): registered, created, and
+//! cleaned up when their attempt has lost, zombies included.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod world;
@@ -101,8 +101,8 @@ fn an_overdue_attempt_is_fenced_before_its_blob_is_deleted() {
     world.tidy(&mut slow);
 }
 
-/// Found by simulation: the registration is a commit of the same attempt, so the attempt alone does not tell whether the
-/// message was committed.
+/// Found by simulation: the registration is a commit of the same attempt, so the attempt alone does not tell
+/// whether the message was committed.
 #[test]
 fn an_attempt_that_has_only_registered_a_side_effect_is_not_taken_for_one_that_has_committed() {
     let (mut world, envelopes) = World::with_messages(&[""]);
@@ -124,7 +124,8 @@ fn an_attempt_that_has_only_registered_a_side_effect_is_not_taken_for_one_that_h
     assert_eq!(world.count(), 1, "the handler was run again");
 }
 
-/// The handler's `timeout` struck while the registration was under way, and the handler went on without its side effect.
+/// The handler's `timeout` struck while the registration was under way, and the handler went on without its
+/// side effect.
 #[test]
 fn a_registration_that_nobody_waited_for_is_not_taken_for_the_commit() {
     let (mut world, envelopes) = World::with_messages(&[""]);

@@ -1,5 +1,5 @@
-//! Stories of what comes without a token (design section 5): messages known by their id, natural ones, requests at the edge
-//! and the wake-ups that they send.
+//! Stories of what comes without a token (design section 5): messages known by their id, natural ones,
+//! requests at the edge and the wake-ups that they send.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod world;
@@ -42,7 +42,8 @@ fn a_message_known_by_its_id_is_applied_once_without_a_read() {
     assert_eq!(world.process(&mut process, vec![incoming()]), [Disposition::Duplicate]);
     assert_eq!(world.count(), 1);
     assert_eq!(world.sent.len(), 1);
-    // A process that knows nothing may publish again what nobody has consumed yet: the same message, the same token.
+    // A process that knows nothing may publish again what nobody has consumed yet: the same message, the same
+    // token.
     assert_eq!(world.process(&mut Process::default(), vec![incoming()]), [Disposition::Duplicate]);
     assert_eq!(world.count(), 1);
     assert!(world.sent.iter().all(|sent| *sent == world.sent[0]));
@@ -143,7 +144,8 @@ fn a_request_whose_commit_was_not_answered_is_found_by_its_attempt() {
     assert_eq!(published, 1);
 }
 
-/// The last copy of a message whose answer was lost must not be acknowledged while the broker is down: nobody else may come.
+/// The last copy of a message whose answer was lost must not be acknowledged while the broker is down: nobody
+/// else may come.
 #[test]
 fn a_message_whose_lost_commit_is_found_waits_for_its_outputs() {
     let (mut world, _) = World::with_messages(&[]);
@@ -184,8 +186,8 @@ fn a_wake_up_publishes_what_a_dead_edge_had_committed() {
     assert_eq!(world.sent.len(), 2);
 }
 
-/// A wake-up that is acknowledged before the commit it announces would guarantee nothing. It waits, and in the end makes
-/// that commit impossible.
+/// A wake-up that is acknowledged before the commit it announces would guarantee nothing. It waits, and in
+/// the end makes that commit impossible.
 #[test]
 fn a_wake_up_that_comes_before_the_commit_waits_and_then_fences_it() {
     let mut world = World::default();

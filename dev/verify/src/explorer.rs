@@ -1,13 +1,14 @@
-//! The explorer: walks every interleaving of a small world and checks the guarantees of design section 2 in every state. What it
-//! walks is the state machine that is shipped, driven as the engine drives it; nothing of `tollgate-proto` is modelled again.
+//! The explorer: walks every interleaving of a small world and checks the guarantees of design section 2 in
+//! every state. What it walks is the state machine that is shipped, driven as the engine drives it; nothing
+//! of `tollgate-proto` is modelled again.
 //!
-//! [`search`] is the walk, for any model; [`World`] says what there is and what may go wrong; [`Mutant`] breaks one rule, so that
-//! it can be seen that the explorer would notice.
+//! [`search`] is the walk, for any model; [`World`] says what there is and what may go wrong; [`Mutant`]
+//! breaks one rule, so that it can be seen that the explorer would notice.
 //!
 //! ```
 //! use tollgate_verify::explorer::{Bounds, Explorer, Outcome, World, search};
 //!
-//! let mut world = World::named("a").expect("it is one of World::NAMES");
+//! let mut world = World::named("receiver").expect("it is one of World::NAMES");
 //! world.copies = 1;
 //! let findings = search(&Explorer::new(world), Bounds::default(), |_| ());
 //! assert_eq!(findings.outcome, Outcome::Exhausted);
@@ -16,6 +17,8 @@
 mod attempts;
 mod driver;
 mod effects;
+mod faults;
+mod handling;
 mod moves;
 mod mutant;
 mod narrative;

@@ -1,5 +1,5 @@
-//! Handlers that wait no longer for the registration of a blob, on a store that answers late: nothing is answered or acknowledged
-//! before it is stored, and nothing that others did is taken for it.
+//! Handlers that wait no longer for the registration of a blob, on a store that answers late: nothing is
+//! answered or acknowledged before it is stored, and nothing that others did is taken for it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,7 @@ pub struct Options {
     /// Which world; `all` for every one of them.
     #[arg(long, value_name = "NAME", default_value = "all")]
     world: String,
-    /// The larger version of each world: minutes and gigabytes instead of seconds.
+    /// The larger version of each world, and a small one with every pair of kinds of faults: an hour and gigabytes.
     #[arg(long)]
     deep: bool,
     /// Prints the worlds and what they show, and explores none.
@@ -62,6 +62,12 @@ struct WorldBounds {
     /// Calls that fail, before or after their effect.
     #[arg(long, value_name = "N")]
     failed_calls: Option<u8>,
+    /// Preparations of side effects that fail, and take effect later.
+    #[arg(long, value_name = "N")]
+    late_effects: Option<u8>,
+    /// Registrations and preparations whose end the handler does not wait for.
+    #[arg(long, value_name = "N")]
+    drops: Option<u8>,
     /// Handlers that fail.
     #[arg(long, value_name = "N")]
     handler_failures: Option<u8>,
@@ -101,6 +107,8 @@ impl WorldBounds {
             (self.time_outs, &mut budget.time_outs),
             (self.lost_answers, &mut budget.lost_answers),
             (self.failed_calls, &mut budget.failed_calls),
+            (self.late_effects, &mut budget.late_effects),
+            (self.drops, &mut budget.drops),
             (self.handler_failures, &mut budget.handler_failures),
             (self.evictions, &mut budget.evictions),
             (self.sweeps, &mut budget.sweeps),
@@ -129,7 +137,7 @@ pub fn run(options: &Options) -> ExitCode {
     };
     if options.list {
         for world in worlds {
-            println!("{:<8} {}", world.name, world.about);
+            println!("{:<10} {}", world.name, world.about);
         }
         return ExitCode::SUCCESS;
     }
@@ -146,11 +154,33 @@ pub fn run(options: &Options) -> ExitCode {
         states += findings.states;
         elapsed += findings.elapsed;
         holds &= report(name, about, &findings);
+        if options.deep {
+            let (pairs_hold, pairs) = explore_pairs(name, options);
+            holds &= pairs_hold;
+            states += pairs;
+        }
     }
     if count > 1 {
         println!("{} distinct states in all, in {:.1} s", grouped(states), elapsed.as_secs_f64());
     }
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Every pair of kinds of faults in a small version of a world; whether all hold, and their states.
+fn explore_pairs(name: &str, options: &Options) -> (bool, usize) {
+    let pairs = World::pairs(name).unwrap_or_default();
+    let (mut holds, mut states, count) = (true, 0, pairs.len());
+    for (faults, world) in pairs {
+        let findings = explore(world, options);
+        states += findings.states;
+        if findings.outcome != Outcome::Exhausted {
+            println!("  with {faults}:");
+            holds &= report(name, &faults, &findings);
+        }
+    }
+    let verdict = if holds { "all exhausted, all hold" } else { "NOT all hold" };
+    println!("  {count} pairs of faults in a small version, {} distinct states: {verdict}", grouped(states));
+    (holds, states)
 }
 
 fn worlds(options: &Options) -> Result<Vec<World>, String> {

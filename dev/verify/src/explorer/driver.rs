@@ -1,8 +1,10 @@
-//! The driver of the machine in a world: what the engine does around it, in steps that can be interleaved. A worker takes
-//! messages, does what the machine asks for, and tells it what came of it; between any two steps others may move.
+//! The driver of the machine in a world: what the engine does around it, in steps that can be interleaved. A
+//! worker takes messages, does what the machine asks for, and tells it what came of it; between any two steps
+//! others may move.
 //!
-//! One process handles one processing of a partition at a time, as the engine's lanes do; what follows a commit runs beside
-//! the next processing. Everything that a process knows (views, marks, consumed tokens) is shared by its workers.
+//! One process handles one processing of a partition at a time, as the engine's lanes do; what follows a
+//! commit runs beside the next processing. Everything that a process knows (views, marks, consumed tokens) is
+//! shared by its workers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use bytes::Bytes;
 use tollgate_proto::completion::{CompletionReport, CompletionStep};
 use tollgate_proto::control_record::PendingId;
 use tollgate_proto::processing::{
-    Deferred, Disposition, HandleStep, Incoming, Maintenance, Processing, RecoveringStep, Request,
+    Deferred, Disposition, HandleStep, Incoming, Lookup, Maintenance, Processing, RecoveringStep, Request,
     RequestDeduplication, Settled, Step, Tokenless, WakeUpPatience, Work,
 };
 use tollgate_proto::{
@@ -21,13 +23,12 @@ use tollgate_proto::{
 use super::effects::Freshness;
 use super::mutant::DriverMutation;
 use super::scene::{EffectPhase, Job, Scene, Task, Worker};
-use super::stage::{blob_item, number_of};
+use super::stage::{blob_item, mirror_item, number_of};
 use super::world::{Blob, ConsumedTokens, TICK_MS, World};
 
 /// A scene after a step, or what is wrong with the step.
 pub(super) type Moved = Result<Scene, String>;
 
-/// The item that counts what was applied.
 impl World {
     /// An idle worker takes messages of one partition from the broker.
     pub(super) fn take(
@@ -250,6 +251,10 @@ impl World {
                     }
                 }
             }
+            Step::Handle(handle) if self.reads_later(&handle) => {
+                let handle = Box::new(handle);
+                Worker::Handling { task, handle, phase: EffectPhase::ReadLater, deadline_ms: 0 }
+            }
             Step::Handle(handle) if self.has_effect(&handle) => {
                 let number = number_of(&handle);
                 let name = EffectName::new(format!("{}-{}", handle.attempt(), number))
@@ -264,11 +269,16 @@ impl World {
         Ok(scene)
     }
 
+    fn reads_later(&self, handle: &HandleStep) -> bool {
+        self.script(number_of(handle)).reads_later && handle.get(&mirror_item()) == Lookup::Unknown
+    }
+
     fn has_effect(&self, handle: &HandleStep) -> bool {
         self.script(number_of(handle)).blob != Blob::None
     }
 
-    /// The engine's `settle`: what is remembered, what is acknowledged at once, and what waits for the completion.
+    /// The engine's `settle`: what is remembered, what is acknowledged at once, and what waits for the
+    /// completion.
     fn settle(
         &self,
         mut scene: Scene,

@@ -1,5 +1,5 @@
-//! What can happen next in a scene: every delivery, every step of every worker with each of its turns, every fault that the
-//! budget allows. Workers that are alike and idle are tried once.
+//! What can happen next in a scene: every delivery, every step of every worker with each of its turns, every
+//! fault that the budget allows. Workers that are alike and idle are tried once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -174,8 +174,8 @@ impl World {
         }
     }
 
-    /// What happens when the system does nothing by itself any more: somebody looks for what was left, an operator sends
-    /// dead letters again, time passes.
+    /// What happens when the system does nothing by itself any more: somebody looks for what was left, an
+    /// operator sends dead letters again, time passes.
     fn add_work_at_rest(&self, shape: &Shape, scene: &Scene, moves: &mut Vec<(Move, Kind)>) {
         self.add_sweeps(shape, scene, Kind::Progress, moves);
         for message in scene.broker.available.keys() {
@@ -436,8 +436,8 @@ impl World {
     }
 }
 
-/// Whether a worker must let an older attempt on the same partition finish before it commits or registers anything: only
-/// where the budget of conflicts is spent, so that no two overtake each other for ever.
+/// Whether a worker must let an older attempt on the same partition finish before it commits or registers
+/// anything: only where the budget of conflicts is spent, so that no two overtake each other for ever.
 fn must_wait(scene: &Scene, worker: usize) -> bool {
     if scene.outside.budget.conflicts != Some(0) {
         return false;
@@ -478,6 +478,9 @@ impl fmt::Display for Turn {
                 ", which happens, and is reported as a conflict by a client library's repetition"
             }
             Self::Stale => ", and a replica that lags behind answers",
+            Self::DroppedAndDone => ", which happens, and the handler does not wait for its end",
+            Self::DroppedForNothing => ", which does not happen, and the handler does not wait for its end",
+            Self::DroppedUnderWay => ", which may happen later, and the handler does not wait for its end",
             Self::HandlerFails => ", which fails",
         })
     }

@@ -79,6 +79,7 @@ fn activity(worker: &Worker) -> String {
             Step::Recover(_) | Step::Settled(_) => "goes on".to_owned(),
         },
         Worker::Handling { phase, .. } => match phase {
+            EffectPhase::ReadLater => "reads another item and runs the handler".to_owned(),
             EffectPhase::Register(name) => format!("registers blob {name}"),
             EffectPhase::Prepare(name) => format!("creates blob {name}"),
             EffectPhase::Finish(_) => "runs the rest of the handler".to_owned(),

@@ -1,5 +1,6 @@
-//! What must hold: the guarantees of design section 2, in every state and where nothing can move any more. They look only at
-//! what is stored, what the broker holds and what outsiders got; never at what a worker thinks.
+//! What must hold: the guarantees of design section 2, in every state and where nothing can move any more.
+//! They look only at what is stored, what the broker holds and what outsiders got; never at what a worker
+//! thinks.
 
 use std::sync::Arc;
 
@@ -93,6 +94,9 @@ impl World {
                 );
             }
         }
+        if self.deliveries_max.is_none() && scene.broker.dead.keys().any(|message| !self.is_poison(message)) {
+            return Some("a message was dead-lettered for a state that is not its partition's".to_owned());
+        }
         let called = (0_u8..).zip(&self.scripts).filter(|(_, script)| script.blob == Blob::Called);
         let committed = called.filter(|(number, _)| Self::applied(scene, *number) > 0).count();
         let executed = scene.outside.executed.len();
@@ -144,8 +148,8 @@ impl World {
         }
     }
 
-    /// How many messages of this number there are: one, but for those that a natural handler sends anew each time it runs, which
-    /// itself may run as often as it likes.
+    /// How many messages of this number there are: one, but for those that a natural handler sends anew each
+    /// time it runs, which itself may run as often as it likes.
     fn times_sent(&self, scene: &Scene, number: u8) -> u64 {
         if self.is_natural_input(number) {
             return u64::MAX;
@@ -198,7 +202,8 @@ impl World {
             }
             tokens -= entries;
             let Some(control) = partition.contents.record() else { continue };
-            // Without a sweep nobody tidies up after a process that died with its marks; nothing is lost by that.
+            // Without a sweep nobody tidies up after a process that died with its marks; nothing is lost by
+            // that.
             if !control.pending.is_empty() && self.sweep == Sweep::Runs {
                 return Some(format!("partition {name} has markers left, and nothing moves any more"));
             }

@@ -1,5 +1,6 @@
-//! The state of a small world, piece by piece: partitions, broker, what lies outside, processes and workers. Each distinct
-//! piece is kept once, and a state is the row of their numbers: millions of states share a few thousand pieces.
+//! The state of a small world, piece by piece: partitions, broker, what lies outside, processes and workers.
+//! Each distinct piece is kept once, and a state is the row of their numbers: millions of states share a few
+//! thousand pieces.
 //!
 //! Nothing here moves; how it moves is in the modules next to this one.
 
@@ -44,7 +45,8 @@ pub(super) struct Partition {
     pub(super) contents: Arc<Contents>,
     /// What a replica shows that lags behind, in worlds with session consistency.
     pub(super) replica: Option<Arc<Contents>>,
-    /// Every outbox entry that was ever committed: what nobody in the world can see, kept to recognise ghosts.
+    /// Every outbox entry that was ever committed: what nobody in the world can see, kept to recognise
+    /// ghosts.
     pub(super) created: BTreeSet<EntryKey>,
 }
 
@@ -124,6 +126,8 @@ pub struct Budget {
     pub failed_calls: u8,
     /// Preparations of side effects that fail, and take effect later all the same.
     pub late_effects: u8,
+    /// Registrations and preparations whose end the handler does not wait for.
+    pub drops: u8,
     /// Handlers that fail.
     pub handler_failures: u8,
     /// Views that are dropped from a cache.
@@ -134,7 +138,8 @@ pub struct Budget {
     pub stale_reads: u8,
     /// Clients that go away without an answer.
     pub departures: u8,
-    /// Conflicts after which workers let each other finish, in worlds where two could overtake each other for ever.
+    /// Conflicts after which workers let each other finish, in worlds where two could overtake each other for
+    /// ever.
     pub conflicts: Option<u8>,
     /// Wake-ups that lose patience although the attempt that sent them is still at work.
     pub fences: u8,
@@ -163,7 +168,7 @@ pub(super) enum Worker {
     Idle,
     /// Steps 1 to 5, holding the partition's lane.
     Processing { task: Task, step: Box<Step> },
-    /// Inside a handler that creates a side effect, holding the partition's lane.
+    /// Inside a handler that reads an item later or creates a side effect, holding the partition's lane.
     Handling {
         task: Task,
         handle: Box<HandleStep>,
@@ -199,9 +204,12 @@ pub(super) enum Job {
 /// How far a side effect of a running handler has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum EffectPhase {
+    /// Reads an item that was not loaded with the partition.
+    ReadLater,
     Register(EffectName),
     Prepare(EffectName),
-    Finish(EffectName),
+    /// With the side effect, unless its preparation was dropped.
+    Finish(Option<EffectName>),
 }
 
 impl Worker {
@@ -303,8 +311,8 @@ impl Pieces {
         State(numbers)
     }
 
-    /// The numbers of the pieces of `scene`, given that those which are still shared with `before` have the numbers that
-    /// they have in `state`.
+    /// The numbers of the pieces of `scene`, given that those which are still shared with `before` have the
+    /// numbers that they have in `state`.
     pub(super) fn repack(&self, scene: &Scene, before: &Scene, state: State) -> State {
         let mut numbers = state.0;
         let mut place = 0;
@@ -365,8 +373,8 @@ impl Pieces {
 }
 
 impl State {
-    /// Workers of a process are alike, and so are processes with as many workers: the state with the smallest numbers
-    /// stands for all of them.
+    /// Workers of a process are alike, and so are processes with as many workers: the state with the smallest
+    /// numbers stands for all of them.
     pub(super) fn sorted(mut self, shape: &Shape) -> Self {
         let processes = shape.partitions + 2;
         let workers = processes + shape.workers.len();

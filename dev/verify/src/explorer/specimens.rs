@@ -66,7 +66,7 @@ impl Specimen {
                 M::PrunesEarly,
                 "R2",
                 "a marker is pruned by the next commit, finished or not",
-                with(named("a"), Budget::default()),
+                with(named("receiver"), Budget::default()),
             ),
             Self::machine(
                 M::TrustsUnconfirmedDeletions,
@@ -104,7 +104,7 @@ impl Specimen {
                 "a message is acknowledged after its commit and before its outputs are out, and nobody sweeps",
                 World {
                     sweep: Sweep::Absent,
-                    ..with(named("b"), Budget { crashes: 1, ..Budget::default() })
+                    ..with(named("chain"), Budget { crashes: 1, ..Budget::default() })
                 },
             ),
             Self::driver(
@@ -123,19 +123,25 @@ impl Specimen {
                 M::TakesOthersCommitForOwn,
                 "R7",
                 "after a lost answer, whatever commit is found is taken for one's own",
-                with(named("e"), Budget::default()),
+                with(named("identity"), Budget::default()),
             ),
             Self::machine(
                 M::TakesRegistrationForCommit,
                 "R7",
-                "an attempt that has only registered a side effect is taken for one that has committed",
+                "a registration carries its attempt's id, and is taken for the commit of the messages",
                 named("blob-by-id"),
+            ),
+            Self::machine(
+                M::SettlesLostCommitsEarly,
+                "R7",
+                "a message whose lost commit is found is acknowledged before its outputs are out",
+                with(named("last-copy"), Budget { lost_answers: 1, failed_calls: 1, ..Budget::default() }),
             ),
             Self::machine(
                 M::ConsumesUnpublished,
                 "R8",
                 "a token is consumed although an output could not be sent",
-                with(named("b"), Budget { failed_calls: 1, ..Budget::default() }),
+                with(named("chain"), Budget { failed_calls: 1, ..Budget::default() }),
             ),
         ]
     }
@@ -192,7 +198,7 @@ impl Specimen {
                 M::IgnoresMarkers,
                 "step 2",
                 "a committed message whose token is still there is processed again",
-                with(named("a"), Budget::default()),
+                with(named("receiver"), Budget::default()),
             ),
             Self::machine(
                 M::FoldsTwins,
@@ -206,6 +212,18 @@ impl Specimen {
                 "the changes of a failing handler are committed with the others",
                 with(named("fold"), Budget { handler_failures: 1, ..Budget::default() }),
             ),
+            Self::machine(
+                M::BelievesCachedViews,
+                "refusals",
+                "a refusal is believed that was made on a cached view",
+                with(named("books"), Budget::default()),
+            ),
+            Self::machine(
+                M::MixesVersions,
+                "refusals",
+                "a handler sees an item of another version than those that were loaded",
+                with(named("books"), Budget::default()),
+            ),
             Self::driver(
                 D::ReceiverChoosesPartition,
                 "section 3",
@@ -216,25 +234,25 @@ impl Specimen {
                 D::RecreatesEntries,
                 "section 3",
                 "whoever completes a commit puts consumed entries back",
-                with(named("b"), Budget { crashes: 1, ..Budget::default() }),
+                with(named("chain"), Budget { crashes: 1, ..Budget::default() }),
             ),
             Self::driver(
                 D::PublishesBeforeCommit,
                 "guarantee 3",
                 "outgoing messages are sent before the commit",
-                with(named("b"), Budget::default()),
+                with(named("chain"), Budget::default()),
             ),
             Self::driver(
                 D::LosesDeletions,
                 "section 7",
                 "the store answers a deletion that it has not made",
-                with(named("b"), Budget::default()),
+                with(named("chain"), Budget::default()),
             ),
             Self::driver(
                 D::StoresEntriesOfFailedCommits,
                 "section 7",
                 "a failed commit leaves its outbox entries behind",
-                with(named("b"), Budget::default()),
+                with(named("chain"), Budget::default()),
             ),
             Self::driver(
                 D::RemembersTokensTooEarly,
@@ -243,7 +261,7 @@ impl Specimen {
                 World {
                     memory: ConsumedTokens::Remembered,
                     sweep: Sweep::Absent,
-                    ..with(named("b"), Budget { failed_calls: 1, ..Budget::default() })
+                    ..with(named("chain"), Budget { failed_calls: 1, ..Budget::default() })
                 },
             ),
         ]
@@ -257,49 +275,61 @@ impl Specimen {
                 M::DropsRegistrationsWithCleanUp,
                 "section 4",
                 "a condemned registration is dropped with the first clean-up, and a zombie creates its blob later",
-                named("c"),
+                with(named("effects"), Budget { conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
                 M::CleansUpWithoutFencing,
                 "section 4",
                 "an overdue attempt's blob is deleted, and then the attempt commits its name",
-                with(named("c"), Budget { crashes: 1, sweeps: 1, conflicts: Some(1), ..Budget::default() }),
+                with(
+                    named("effects"),
+                    Budget { crashes: 1, sweeps: 1, conflicts: Some(1), ..Budget::default() },
+                ),
             ),
             Self::machine(
                 M::CondemnsTheWinner,
                 "section 4",
                 "the committed attempt's own blob is cleaned up",
-                with(named("c"), Budget { conflicts: Some(1), ..Budget::default() }),
+                with(named("effects"), Budget { conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
                 M::ForgetsRegistrations,
                 "section 4",
                 "a failed handler's registration is dropped and its blob stays",
-                with(named("c"), Budget { handler_failures: 1, conflicts: Some(1), ..Budget::default() }),
+                with(
+                    named("effects"),
+                    Budget { handler_failures: 1, conflicts: Some(1), ..Budget::default() },
+                ),
             ),
             Self::machine(
                 M::TrustsFailedPreparations,
                 "section 4",
                 "a blob whose creation failed is taken for one that never comes to be, and comes to be later",
-                with(named("c"), Budget { late_effects: 1, conflicts: Some(1), ..Budget::default() }),
+                with(named("effects"), Budget { late_effects: 1, conflicts: Some(1), ..Budget::default() }),
+            ),
+            Self::machine(
+                M::CommitsUnconfirmedEffects,
+                "section 4",
+                "an attempt commits whose handler has dropped the preparation of a blob, and the blob stays",
+                with(named("effects"), Budget { drops: 1, conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
                 M::SendsBeforeItsEffects,
                 "section 4",
                 "a message is sent although the call that it follows up has not been executed",
-                with(named("h"), Budget { failed_calls: 1, ..Budget::default() }),
+                with(named("calls"), Budget { failed_calls: 1, ..Budget::default() }),
             ),
             Self::machine(
                 M::ForgetsCarriedEffects,
                 "section 4",
                 "a message is consumed and the call that it followed up is never deleted",
-                with(named("h"), Budget::default()),
+                with(named("calls"), Budget::default()),
             ),
             Self::driver(
                 D::CreatesAfterTheDeadline,
                 "section 4",
                 "a stalled attempt creates its blob after its deadline, when the last clean-up is over",
-                named("c"),
+                with(named("effects"), Budget { conflicts: Some(1), ..Budget::default() }),
             ),
         ]
     }
@@ -312,34 +342,37 @@ impl Specimen {
                 M::AcknowledgesWakeUpsEarly,
                 "section 5",
                 "a wake-up that comes before the commit it announces is acknowledged",
-                with(named("d"), Budget { crashes: 1, ..Budget::default() }),
+                with(named("edge"), Budget { crashes: 1, ..Budget::default() }),
             ),
             Self::machine(
                 M::NeverFences,
                 "section 5",
                 "a wake-up waits for ever for an attempt that has died",
-                with(named("d"), Budget { crashes: 1, departures: 1, ..Budget::default() }),
+                with(named("edge"), Budget { crashes: 1, departures: 1, ..Budget::default() }),
             ),
             Self::driver(
                 D::CommitsWithoutWakeUp,
                 "section 5",
                 "a request is committed although its wake-up could not be sent",
-                with(named("d"), Budget { crashes: 1, failed_calls: 1, departures: 1, ..Budget::default() }),
+                with(
+                    named("edge"),
+                    Budget { crashes: 1, failed_calls: 1, departures: 1, ..Budget::default() },
+                ),
             ),
             Self::driver(
                 D::IgnoresDeduplicationRecords,
                 "section 5",
                 "the store does not check the records of known ids",
-                with(named("e"), Budget::default()),
+                with(named("identity"), Budget::default()),
             ),
             Self::machine(
                 M::AcknowledgesIdentityDuplicatesEarly,
                 "section 5",
                 "a duplicate known by its id is acknowledged while the outputs of the first are not out",
                 World {
-                    inputs: named("e").inputs[..1].to_vec(),
+                    inputs: named("identity").inputs[..1].to_vec(),
                     workers: vec![2],
-                    ..with(named("e"), Budget { failed_calls: 1, ..Budget::default() })
+                    ..with(named("identity"), Budget { failed_calls: 1, ..Budget::default() })
                 },
             ),
         ]
@@ -374,25 +407,25 @@ impl Specimen {
                 D::IgnoresSessionMarks,
                 "section 7",
                 "a replica that lags behind answers whatever mark is presented",
-                with(named("f"), stale),
+                with(named("sessions"), stale),
             ),
             Self::machine(
                 M::ForgetsSessionsOfDeletions,
                 "section 7",
                 "whoever prunes a marker leaves no mark of the deletion: a stale read finds the token again",
-                with(named("f"), stale),
+                with(named("sessions"), stale),
             ),
             Self::machine(
                 M::DropsReadAfter,
                 "section 7",
                 "the envelope carries no mark of the commit: a stale read does not find the new token",
-                with(named("f"), stale),
+                with(named("sessions"), stale),
             ),
             Self::machine(
                 M::ReadsOutputsWithoutSession,
                 "section 7",
                 "whoever recovers reads outbox entries stale, and takes new ones for consumed",
-                with(named("f"), Budget { crashes: 1, ..stale }),
+                with(named("sessions"), Budget { crashes: 1, ..stale }),
             ),
         ]
     }
@@ -407,13 +440,13 @@ fn with(world: World, budget: Budget) -> World {
 }
 
 fn receiver() -> World {
-    World { workers: vec![1, 1], ..with(named("a"), Budget::default()) }
+    World { workers: vec![1, 1], ..with(named("receiver"), Budget::default()) }
 }
 
 fn two_partitions() -> World {
     World {
         scripts: vec![Script { poison: Poison::Healthy, ..Script::default() }],
-        inputs: named("b").inputs,
-        ..with(named("b"), Budget { crashes: 1, ..Budget::default() })
+        inputs: named("chain").inputs,
+        ..with(named("chain"), Budget { crashes: 1, ..Budget::default() })
     }
 }

@@ -1,4 +1,5 @@
-//! How a world begins: what lies in the store and in the broker before anybody moves, and what things are called.
+//! How a world begins: what lies in the store and in the broker before anybody moves, and what things are
+//! called.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -120,12 +121,19 @@ pub(super) fn first_id(envelope: &Envelope) -> DeduplicationId {
     }
 }
 
+/// The item that always says the same as the one that counts what was applied, and that is not loaded with
+/// the partition.
+pub(super) fn mirror_item() -> ItemName {
+    ItemName::new("mirror").expect("the constant is a valid name")
+}
+
 /// The item that names a blob.
 pub(super) fn blob_item() -> ItemName {
     ItemName::new("blob").expect("the constant is a valid name")
 }
 
-/// The item that tells whether the handler of a message has seen the answer to the call that the message follows up.
+/// The item that tells whether the handler of a message has seen the answer to the call that the message
+/// follows up.
 pub(super) fn answered_item() -> ItemName {
     ItemName::new("answered").expect("the constant is a valid name")
 }

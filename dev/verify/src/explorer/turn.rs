@@ -1,24 +1,19 @@
-//! One step of a worker, with every way in which it can turn out: what the machine asks for is done, or fails before or after
-//! its effect, and the machine is told. What follows from the machine's answer is in [`super::driver`].
+//! One step of a worker, with every way in which it can turn out: what the machine asks for is done, or fails
+//! before or after its effect, and the machine is told. What follows from the machine's answer is in
+//! [`super::driver`].
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tollgate_proto::completion::CompletionStep;
-use tollgate_proto::processing::{Failure, HandleStep, Lookup, Step};
-use tollgate_proto::unit_of_work::Outgoing;
-use tollgate_proto::{
-    AttachedEffect, Audience, Body, Commit, CommitOutcome, Destination, EffectKind, EffectName, EndpointName,
-    ItemValue, PartitionKey, StoreError, codec,
-};
+use tollgate_proto::processing::Step;
+use tollgate_proto::{Commit, CommitOutcome, PartitionKey, StoreError, codec};
 
 use super::driver::Moved;
-use super::effects::{EXTERNAL, Freshness};
+use super::effects::Freshness;
+use super::handling::Creation;
 use super::mutant::DriverMutation;
-use super::scene::{Budget, EffectPhase, Outside, Scene, Task, Worker};
-use super::stage::{answered_item, blob_item, number_of};
-use super::world::Blob;
-use super::world::{Poison, World};
+use super::scene::{Budget, EffectPhase, Scene, Task, Worker};
+use super::world::World;
 
 /// How a step of a worker turns out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +36,12 @@ pub enum Turn {
     Stale,
     /// The preparation of a side effect fails, and is still on its way: it may come to be later, or never.
     ComesToBeLater,
+    /// The handler does not wait for the end of what it began: it happens.
+    DroppedAndDone,
+    /// The handler does not wait for the end of what it began: nothing happens.
+    DroppedForNothing,
+    /// The handler does not wait for the end of what it began: it may happen later, or never.
+    DroppedUnderWay,
     /// The handler fails.
     HandlerFails,
 }
@@ -135,16 +136,16 @@ impl World {
         self.proceed(scene, worker, process, task, next)
     }
 
-    fn commit_with(
+    pub(super) fn commit_with(
         &self,
         scene: &mut Scene,
         commit: &Commit,
         turn: Turn,
     ) -> Result<CommitOutcome, StoreError> {
         match turn {
-            Turn::FailsBefore | Turn::FailsAfter => return Err(unavailable()),
+            Turn::FailsBefore | Turn::FailsAfter | Turn::DroppedForNothing => return Err(unavailable()),
             Turn::NothingAndAnswerLost => return Err(outcome_unknown(&commit.partition)),
-            Turn::StillUnderWay => {
+            Turn::StillUnderWay | Turn::DroppedUnderWay => {
                 Arc::make_mut(&mut scene.outside).under_way.push(commit.clone());
                 return Err(outcome_unknown(&commit.partition));
             }
@@ -160,130 +161,6 @@ impl World {
             Turn::Repeated => Ok(CommitOutcome::Conflict),
             _ => Ok(outcome),
         }
-    }
-
-    /// What the handler of a message does.
-    fn handle(&self, scene: &Scene, mut handle: HandleStep, effect: Option<EffectName>, turn: Turn) -> Step {
-        let number = number_of(&handle);
-        let script = self.script(number);
-        if script.poison == Poison::Poisonous {
-            return handle.failed(Failure::Permanent { reason: "it is poison".to_owned() });
-        }
-        let mut applied = match handle.get(&Self::applied_item()) {
-            Lookup::Present(value) => value.bytes().to_vec(),
-            Lookup::Absent => vec![0; self.scripts.len()],
-            Lookup::Unknown => unreachable!("the item is preloaded"),
-        };
-        applied[usize::from(number)] = applied[usize::from(number)].saturating_add(1);
-        let input = std::sync::Arc::clone(handle.input());
-        let work = handle.unit_of_work();
-        work.put(Self::applied_item(), ItemValue::Binary(applied.into()));
-        for carried in &input.effects {
-            // What the handler sees of the call that its message follows up.
-            let Outside { blobs, executed, .. } = &*scene.outside;
-            let answered = blobs.contains(&carried.name) && executed.contains(&carried.name);
-            work.put(answered_item(), ItemValue::Binary(vec![u8::from(answered)].into()));
-        }
-        let mut carried = Vec::new();
-        match (script.blob, effect) {
-            (Blob::Called, Some(name)) => {
-                let kind = EffectKind::new("call").expect("the constant is a valid kind");
-                carried.push(AttachedEffect { kind, name, detail: Bytes::new() });
-            }
-            (_, Some(name)) => {
-                work.put(blob_item(), ItemValue::Binary(Bytes::copy_from_slice(name.as_str().as_bytes())));
-            }
-            (_, None) => {}
-        }
-        for sent in &script.sends {
-            work.send(Outgoing {
-                to: self.destination(*sent),
-                message_type: Self::message_type(),
-                headers: Vec::new(),
-                body: Body::Inline(Bytes::from(sent.to_string())),
-                audience: Audience::Tollgate,
-                effects: std::mem::take(&mut carried),
-            });
-        }
-        for _ in 0..script.sends_external {
-            work.send(Outgoing {
-                to: Destination {
-                    endpoint: EndpointName::new(EXTERNAL).expect("the constant is a valid name"),
-                    partition: self.partitions[0].clone(),
-                },
-                message_type: Self::message_type(),
-                headers: Vec::new(),
-                body: Body::Inline(Bytes::new()),
-                audience: Audience::External,
-                effects: Vec::new(),
-            });
-        }
-        work.respond(Bytes::from(number.to_string()));
-        if turn == Turn::HandlerFails {
-            return handle.failed(passing());
-        }
-        handle.succeeded()
-    }
-
-    /// Register, prepare, and then the rest of the handler (design section 4).
-    fn create(
-        &self,
-        mut scene: Scene,
-        worker: usize,
-        process: usize,
-        task: Task,
-        creation: Creation,
-        turn: Turn,
-    ) -> Moved {
-        let Creation { mut handle, phase, deadline_ms } = creation;
-        let phase = match phase {
-            EffectPhase::Register(name) => {
-                let kind = match self.script(number_of(&handle)).blob {
-                    Blob::Called => "call",
-                    Blob::Created | Blob::None => "blob",
-                };
-                let kind = EffectKind::new(kind).expect("the constants are valid kinds");
-                let commit = match handle.register(kind, name.clone(), deadline_ms) {
-                    Ok(commit) => commit,
-                    Err(failure) => {
-                        let step = handle.failed(failure);
-                        return self.proceed(scene, worker, process, task, step);
-                    }
-                };
-                let answer = self.commit_with(&mut scene, &commit, turn);
-                if handle.registered(&answer).is_err() {
-                    let step = handle.lost();
-                    return self.proceed(scene, worker, process, task, step);
-                }
-                EffectPhase::Prepare(name)
-            }
-            EffectPhase::Prepare(name) => {
-                // The deadline is checked, and what was begun before it lands before the last clean-up.
-                let is_late = scene.outside.clock_ms >= deadline_ms
-                    && !self.has(DriverMutation::CreatesAfterTheDeadline);
-                if !is_late && !matches!(turn, Turn::FailsBefore | Turn::ComesToBeLater) {
-                    Arc::make_mut(&mut scene.outside).blobs.insert(name.clone());
-                }
-                if !is_late && turn == Turn::ComesToBeLater {
-                    Arc::make_mut(&mut scene.outside).late.insert(name, deadline_ms);
-                    let step = handle.failed(passing());
-                    return self.proceed(scene, worker, process, task, step);
-                }
-                if is_late || turn != Turn::Done {
-                    let step = handle.failed(passing());
-                    return self.proceed(scene, worker, process, task, step);
-                }
-                handle.prepared(&name);
-                EffectPhase::Finish(name)
-            }
-            EffectPhase::Finish(name) => {
-                let step = self.handle(&scene, handle, Some(name), turn);
-                return self.proceed(scene, worker, process, task, step);
-            }
-        };
-        let handling = Worker::Handling { task, handle: Box::new(handle), phase, deadline_ms };
-        scene.workers[worker] = Arc::new(handling);
-        Ok(scene)
     }
 
     fn complete(
@@ -371,12 +248,6 @@ impl World {
     }
 }
 
-/// A side effect that is being created.
-struct Creation {
-    handle: HandleStep,
-    phase: EffectPhase,
-    deadline_ms: u64,
-}
 fn charge(scene: &mut Scene, turn: Turn) {
     if turn == Turn::Done {
         return;
@@ -390,13 +261,10 @@ fn charge(scene: &mut Scene, turn: Turn) {
         }
         Turn::Stale => budget.stale_reads -= 1,
         Turn::ComesToBeLater => budget.late_effects -= 1,
+        Turn::DroppedAndDone | Turn::DroppedForNothing | Turn::DroppedUnderWay => budget.drops -= 1,
         Turn::HandlerFails => budget.handler_failures -= 1,
     }
 }
-fn passing() -> Failure {
-    Failure::Passing { reason: "bad luck".to_owned() }
-}
-
 fn unavailable() -> StoreError {
     StoreError::Unavailable { store: World::store(), reason: "it can't be reached".to_owned() }
 }
@@ -411,7 +279,7 @@ fn outcome_unknown(partition: &PartitionKey) -> StoreError {
 
 /// How the next step of a worker may turn out, as far as the budget goes.
 pub(super) fn turns(scene: &Scene, worker: usize) -> Vec<Turn> {
-    let Budget { lost_answers, failed_calls, late_effects, handler_failures, stale_reads, .. } =
+    let Budget { lost_answers, failed_calls, late_effects, drops, handler_failures, stale_reads, .. } =
         scene.outside.budget;
     let mut turns = vec![Turn::Done];
     let mut add = |budget: u8, more: &[Turn]| {
@@ -420,6 +288,7 @@ pub(super) fn turns(scene: &Scene, worker: usize) -> Vec<Turn> {
         }
     };
     let both = [Turn::FailsBefore, Turn::FailsAfter];
+    let dropped = [Turn::DroppedAndDone, Turn::DroppedForNothing, Turn::DroppedUnderWay];
     let lost = [Turn::AnswerLost, Turn::NothingAndAnswerLost, Turn::StillUnderWay, Turn::Repeated];
     match &*scene.workers[worker] {
         Worker::Idle => turns.clear(),
@@ -437,9 +306,17 @@ pub(super) fn turns(scene: &Scene, worker: usize) -> Vec<Turn> {
             Step::Recover(_) | Step::Settled(_) => unreachable!("these are passed through at once"),
         },
         Worker::Handling { phase, .. } => match phase {
-            EffectPhase::Register(_) => add(lost_answers, &lost),
+            EffectPhase::ReadLater => {
+                add(failed_calls, &[Turn::FailsBefore]);
+                add(stale_reads, &[Turn::Stale]);
+            }
+            EffectPhase::Register(_) => {
+                add(lost_answers, &lost);
+                add(drops, &dropped);
+            }
             EffectPhase::Prepare(_) => {
                 add(failed_calls, &both);
+                add(drops, &dropped);
                 add(late_effects, &[Turn::ComesToBeLater]);
             }
             EffectPhase::Finish(_) => add(handler_failures, &[Turn::HandlerFails]),

@@ -1,5 +1,6 @@
-//! What a world is made of: partitions, processes with their workers, messages with copies, what handlers do, and how often
-//! something may go wrong. A [`World`] is only a description; [`super::Explorer`] brings it to life.
+//! What a world is made of: partitions, processes with their workers, messages with copies, what handlers do,
+//! and how often something may go wrong. A [`World`] is only a description; [`super::Explorer`] brings it to
+//! life.
 
 use tollgate_proto::PartitionKey;
 use tollgate_proto::StoreLimits;
@@ -10,7 +11,7 @@ pub use super::scene::Budget;
 /// A small world.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// What it is called on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     /// What it is there to show, in one line.
     pub about: &'static str,
@@ -22,7 +23,8 @@ pub struct World {
     pub inputs: Vec<Input>,
     /// What the handler of each message does, by the message's number.
     pub scripts: Vec<Script>,
-    /// Copies of each message at the beginning. To lose an acknowledgement is the same as to have one copy more.
+    /// Copies of each message at the beginning. To lose an acknowledgement is the same as to have one copy
+    /// more.
     pub copies: u8,
     /// How often things may go wrong.
     pub budget: Budget,
@@ -38,8 +40,8 @@ pub struct World {
     pub publications: Publications,
     /// What a read may see.
     pub consistency: Consistency,
-    /// Until when, in milliseconds, the clock moves while others are at work. It moves in ticks of [`TICK_MS`], and at rest for
-    /// as long as something waits for it.
+    /// Until when, in milliseconds, the clock moves while others are at work. It moves in ticks of
+    /// [`TICK_MS`], and at rest for as long as something waits for it.
     pub clock_end_ms: u64,
     /// The store's limits.
     pub limits: StoreLimits,
@@ -86,6 +88,11 @@ pub struct Script {
     pub blob: Blob,
     /// Whether it can ever succeed.
     pub poison: Poison,
+    /// Whether it reads an item later that must say the same as the one that was loaded, and refuses if it
+    /// does not.
+    pub reads_later: bool,
+    /// The message without which it refuses. It is sent by that one's handler, so a refusal is always wrong.
+    pub after: Option<u8>,
 }
 
 /// Whether a handler creates something outside the store.

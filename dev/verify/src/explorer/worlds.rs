@@ -8,48 +8,76 @@ use super::world::{
 
 impl World {
     /// The name of every world, in order.
-    pub const NAMES: [&'static str; 12] =
-        ["a", "b", "c", "d", "e", "f", "h", "natural", "poison", "fold", "tight", "blob-by-id"];
+    pub const NAMES: [&'static str; 15] = [
+        "receiver",
+        "chain",
+        "effects",
+        "edge",
+        "identity",
+        "sessions",
+        "calls",
+        "natural",
+        "poison",
+        "fold",
+        "tight",
+        "blob-by-id",
+        "last-copy",
+        "books",
+        "dropped",
+    ];
 
     /// A world by its name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
-            "a" => Self::receiver(),
-            "b" => Self::chain(),
-            "c" => Self::side_effects(),
-            "d" => Self::edge(),
-            "e" => Self::identity(),
-            "f" => Self::sessions(),
-            "h" => Self::calls(),
+            "receiver" => Self::receiver(),
+            "chain" => Self::chain(),
+            "effects" => Self::effects(),
+            "edge" => Self::edge(),
+            "identity" => Self::identity(),
+            "sessions" => Self::sessions(),
+            "calls" => Self::calls(),
             "natural" => Self::natural(),
             "poison" => Self::poison(),
             "fold" => Self::fold(),
             "tight" => Self::tight(),
             "blob-by-id" => Self::blob_by_id(),
+            "last-copy" => Self::last_copy(),
+            "books" => Self::books(),
+            "dropped" => Self::dropped(),
             _ => return None,
         })
     }
 
-    /// The same world with more that may go wrong: minutes instead of seconds. `None` if there is no such world.
+    /// The same world with more that may go wrong: minutes instead of seconds. `None` if there is no such
+    /// world.
     pub fn deep(name: &str) -> Option<Self> {
         let world = Self::named(name)?;
         let budget = match name {
-            "a" => Budget { crashes: 1, time_outs: 1, lost_answers: 1, ..Budget::default() },
-            "b" => Budget { crashes: 2, failed_calls: 2, evictions: 1, sweeps: 1, ..Budget::default() },
-            "c" => Budget { crashes: 1, failed_calls: 1, conflicts: Some(2), ..Budget::default() },
+            "receiver" => Budget { crashes: 1, time_outs: 1, lost_answers: 1, ..Budget::default() },
+            "chain" => Budget { crashes: 2, failed_calls: 2, evictions: 1, sweeps: 1, ..Budget::default() },
+            "effects" => {
+                Budget { crashes: 1, failed_calls: 1, drops: 1, conflicts: Some(2), ..Budget::default() }
+            }
             "blob-by-id" => {
                 Budget { crashes: 1, lost_answers: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() }
             }
-            "d" => Budget { crashes: 2, failed_calls: 1, departures: 1, fences: 2, ..Budget::default() },
-            "e" => Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
-            "h" => {
+            "edge" => Budget { crashes: 2, failed_calls: 1, departures: 1, fences: 2, ..Budget::default() },
+            "identity" => Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
+            "calls" => {
                 Budget { crashes: 1, failed_calls: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() }
             }
-            "f" => Budget { stale_reads: 3, crashes: 1, ..Budget::default() },
+            "sessions" => Budget { stale_reads: 3, crashes: 1, ..Budget::default() },
             "natural" => Budget { failed_calls: 1, ..Budget::default() },
             "poison" => Budget { failed_calls: 3, crashes: 1, sweeps: 1, ..Budget::default() },
             "fold" | "tight" => {
                 Budget { crashes: 1, handler_failures: 1, lost_answers: 1, ..Budget::default() }
+            }
+            "last-copy" => Budget { crashes: 1, lost_answers: 1, failed_calls: 2, ..Budget::default() },
+            "books" => {
+                Budget { crashes: 1, failed_calls: 1, evictions: 1, time_outs: 1, ..Budget::default() }
+            }
+            "dropped" => {
+                Budget { drops: 2, lost_answers: 1, crashes: 1, conflicts: Some(1), ..Budget::default() }
             }
             _ => world.budget,
         };
@@ -89,7 +117,7 @@ impl World {
             scripts: vec![Script { sends_external: 1, ..Script::default() }, Script::default()],
             copies: 2,
             budget: Budget { crashes: 1, lost_answers: 1, ..Budget::default() },
-            ..Self::of("a", "2 messages with copies, one partition, 3 workers in 2 processes", &["P"])
+            ..Self::of("receiver", "2 messages with copies, one partition, 3 workers in 2 processes", &["P"])
         }
     }
 
@@ -103,20 +131,20 @@ impl World {
             ],
             copies: 2,
             budget: Budget { crashes: 1, failed_calls: 1, ..Budget::default() },
-            ..Self::of("b", "a chain: message -> partition A -> message -> partition B", &["A", "B"])
+            ..Self::of("chain", "a chain: message -> partition A -> message -> partition B", &["A", "B"])
         }
     }
 
     /// A handler that creates a blob, and attempts that are overtaken.
-    fn side_effects() -> Self {
+    fn effects() -> Self {
         Self {
             inputs: vec![Input::Token(0)],
             scripts: vec![Script { blob: Blob::Created, ..Script::default() }],
             copies: 2,
-            budget: Budget { conflicts: Some(1), ..Budget::default() },
+            budget: Budget { drops: 1, conflicts: Some(1), ..Budget::default() },
             clock_end_ms: TICK_MS,
             ..Self::of(
-                "c",
+                "effects",
                 "a blob as side effect, and zombies that create theirs after the winner cleaned up",
                 &["P"],
             )
@@ -134,7 +162,7 @@ impl World {
             copies: 1,
             budget: Budget { crashes: 1, departures: 1, fences: 1, ..Budget::default() },
             sweep: Sweep::Absent,
-            ..Self::of("d", "a request at the edge, its wake-up, and a client that goes away", &["A", "B"])
+            ..Self::of("edge", "a request at the edge, its wake-up, and a client that goes away", &["A", "B"])
         }
     }
 
@@ -151,7 +179,7 @@ impl World {
             budget: Budget { crashes: 1, ..Budget::default() },
             sweep: Sweep::Absent,
             ..Self::of(
-                "e",
+                "identity",
                 "messages known by their ids, one of which sends a message with a token",
                 &["A", "B"],
             )
@@ -169,7 +197,11 @@ impl World {
             copies: 2,
             budget: Budget { stale_reads: 1, crashes: 1, ..Budget::default() },
             consistency: Consistency::Session,
-            ..Self::of("f", "replicas that lag behind, unless a session mark is presented", &["A", "B"])
+            ..Self::of(
+                "sessions",
+                "replicas that lag behind, unless a session mark is presented",
+                &["A", "B"],
+            )
         }
     }
 
@@ -184,7 +216,7 @@ impl World {
             copies: 1,
             budget: Budget { time_outs: 1, conflicts: Some(1), ..Budget::default() },
             ..Self::of(
-                "h",
+                "calls",
                 "a call to another system: prepared, executed after the commit, followed up, deleted",
                 &["A", "B"],
             )
@@ -255,7 +287,54 @@ impl World {
             budget: Budget { lost_answers: 1, time_outs: 1, conflicts: Some(1), ..Budget::default() },
             name: "blob-by-id",
             about: "a blob as side effect of a message known by its id, and commits whose answer is lost",
-            ..Self::side_effects()
+            ..Self::effects()
+        }
+    }
+
+    /// A message of which there is one copy, and nobody else who comes: what is forgotten of it stays
+    /// forgotten.
+    fn last_copy() -> Self {
+        Self {
+            inputs: vec![Input::Identity(0)],
+            copies: 1,
+            budget: Budget { lost_answers: 1, failed_calls: 2, ..Budget::default() },
+            name: "last-copy",
+            about: "one copy of a message known by its id, lost answers and calls that fail, and nobody sweeps",
+            ..Self::identity()
+        }
+    }
+
+    /// Handlers that refuse a state that can't be: they must never see one.
+    fn books() -> Self {
+        Self {
+            inputs: vec![Input::Token(0), Input::Token(2)],
+            scripts: vec![
+                Script { sends: vec![1], reads_later: true, ..Script::default() },
+                Script { after: Some(0), ..Script::default() },
+                Script::default(),
+            ],
+            budget: Budget { crashes: 1, failed_calls: 1, ..Budget::default() },
+            ..Self::of(
+                "books",
+                "handlers that refuse what can't be: items of two versions, a cause without its effect",
+                &["P"],
+            )
+        }
+    }
+
+    /// A handler that does not wait for its side effect, in one fold with a message that has none.
+    fn dropped() -> Self {
+        Self {
+            inputs: vec![Input::Identity(0), Input::Identity(1)],
+            scripts: vec![Script { blob: Blob::Created, ..Script::default() }, Script::default()],
+            copies: 1,
+            fold_max: 2,
+            budget: Budget { drops: 1, lost_answers: 1, conflicts: Some(1), ..Budget::default() },
+            ..Self::of(
+                "dropped",
+                "two messages known by their ids in one fold; the handler of one drops the preparation of its blob",
+                &["P"],
+            )
         }
     }
 
