@@ -84,7 +84,7 @@ pub struct Depth {
 }
 
 impl Depth {
-    /// All messages that the queue holds, dead ones included: what its capacity is compared with.
+    /// All messages that the queue holds, dead ones included.
     pub const fn total(&self) -> usize {
         self.ready + self.delayed + self.in_flight + self.dead
     }

@@ -363,8 +363,8 @@ async fn a_sender_that_does_not_wait_for_its_answer_leaks_no_room() {
         // Polled once, so that the messages are on the writer's desk, and dropped.
         let _ = tokio::time::timeout(Duration::ZERO, &mut sending).await;
         drop(sending);
-        let deliveries = take(&broker, 4).await;
         assert!(matches!(broker.send(vec![message("full")]).await[..], [Err(BrokerError::Full { .. })]));
+        let deliveries = take(&broker, 4).await;
         acknowledge(&broker, &deliveries).await;
     }
     assert_eq!(broker.depth(&orders()).total(), 0);

@@ -350,3 +350,32 @@ impl Lanes {
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: Room<'static> = Room { requests_max: usize::MAX, share: usize::MAX, parked: None };
+
+    fn visit() -> Job {
+        Job::Visit(VisitJob { visit: Visit::Flush, _ends_by_drop: oneshot::channel().0 })
+    }
+
+    #[test]
+    fn a_run_that_has_released_its_lane_does_not_end_the_next_one() {
+        let lanes = Lanes::default();
+        let key = LaneKey { store: 0, partition: "P".try_into().unwrap() };
+        let Admission::StartLane(first) = lanes.push(&key, visit(), &ROOM) else { panic!("it was idle") };
+        assert_eq!(lanes.next_or_release(&key, 64).unwrap().0.len(), 1);
+        assert!(lanes.next_or_release(&key, 64).is_none());
+        let Admission::StartLane(second) = lanes.push(&key, visit(), &ROOM) else {
+            panic!("it is idle again")
+        };
+        // The first run panics in what it does after it has released the lane.
+        lanes.abandon(&key, first);
+        assert_eq!(lanes.push(&key, visit(), &ROOM), Admission::Queued, "the second one still runs");
+        assert_eq!(lanes.next_or_release(&key, 64).unwrap().0.len(), 2);
+        lanes.abandon(&key, second);
+        assert!(!lanes.knows(&key));
+    }
+}

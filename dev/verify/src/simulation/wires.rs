@@ -119,6 +119,59 @@ impl Wires {
         about.hash(&mut state.trace);
     }
 
+    /// Whether a handler never returns.
+    pub(super) fn handler_hangs(&self) -> bool {
+        self.draws(self.faults.hanging_handlers)
+    }
+
+    /// Whether a call is never answered, and how.
+    fn hang(&self) -> Option<Hang> {
+        if !self.draws(self.faults.hanging_calls) {
+            return None;
+        }
+        let hang = match self.lock().random.u8(0..3) {
+            0 => Hang::Before,
+            1 => Hang::After,
+            _ => Hang::Late(self.random_duration(LATE_MAX)),
+        };
+        Some(hang)
+    }
+
+    fn draws(&self, rate: f64) -> bool {
+        rate > 0.0 && self.lock().random.f64() < rate
+    }
+
+    /// A call that may never be answered. Its effect, if it has one, happens whatever becomes of the caller.
+    async fn call_or_hang<T: Send + 'static>(
+        self: &Arc<Self>,
+        what: &'static str,
+        about: impl Hash,
+        tally: fn(&mut FaultTally),
+        effect: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let Some(hang) = self.hang() else { return self.call(what, about, effect).await };
+        self.count(tally);
+        self.note(what, &about);
+        match hang {
+            Hang::Before => {}
+            Hang::After => {
+                self.wait().await;
+                effect.await;
+            }
+            Hang::Late(after) => {
+                let wires = Arc::clone(self);
+                // Not a task of the process: it goes on when the process has died.
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    wires.note("late", &what);
+                    effect.await;
+                    wires.count(|tally| tally.late_effects += 1);
+                });
+            }
+        }
+        std::future::pending().await
+    }
+
     fn fails(&self) -> bool {
         self.unlucky(self.faults.failing_calls)
     }
@@ -151,7 +204,21 @@ impl Wires {
     }
 }
 
-/// Whoever has sent an upload.
+/// What becomes of a call that is never answered.
+#[derive(Clone, Copy)]
+enum Hang {
+    /// It has no effect.
+    Before,
+    /// It has taken effect.
+    After,
+    /// It takes effect later, when its caller may have given it up.
+    Late(Duration),
+}
+
+/// The longest that the effect of a call that is not answered is under way: longer than its caller waits.
+const LATE_MAX: Duration = Duration::from_secs(15);
+
+/// The sender of an upload.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Maker {
     Waiting,
@@ -175,30 +242,37 @@ impl StoreWrapper for WiredStore {
     }
 
     fn load(&self, requests: Vec<LoadRequest>) -> BoxFuture<'_, Vec<Result<LoadedPartition, StoreError>>> {
-        Box::pin(async move { self.wires.call("load", requests.clone(), self.inner.load(requests)).await })
+        let (inner, about) = (Arc::clone(&self.inner), requests.clone());
+        let load = async move { inner.load(requests).await };
+        Box::pin(self.wires.call_or_hang("load", about, |tally| tally.hanging_store_calls += 1, load))
     }
 
     fn read_entries(&self, reads: Vec<EntryRead>) -> BoxFuture<'_, Vec<Result<Option<Bytes>, StoreError>>> {
-        Box::pin(async move { self.wires.call("read", reads.clone(), self.inner.read_entries(reads)).await })
+        let (inner, about) = (Arc::clone(&self.inner), reads.clone());
+        let read = async move { inner.read_entries(reads).await };
+        Box::pin(self.wires.call_or_hang("read", about, |tally| tally.hanging_store_calls += 1, read))
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<CommitOutcome, StoreError>> {
-        Box::pin(async move {
-            let answer = self.wires.call("commit", commit.clone(), self.inner.commit(commit.clone())).await;
+        let (inner, wires, about) = (Arc::clone(&self.inner), Arc::clone(&self.wires), commit.clone());
+        let control = commit.control.clone();
+        let committing = async move {
+            let answer = inner.commit(commit).await;
             if matches!(answer, Ok(CommitOutcome::Committed { .. })) {
-                self.wires.note_condemned(&commit.control);
+                wires.note_condemned(&control);
             }
             answer
-        })
+        };
+        Box::pin(self.wires.call_or_hang("commit", about, |tally| tally.hanging_store_calls += 1, committing))
     }
 
     fn delete_entries(
         &self,
         tokens: Vec<TokenRef>,
     ) -> BoxFuture<'_, Vec<Result<Option<SessionMark>, StoreError>>> {
-        Box::pin(
-            async move { self.wires.call("delete", tokens.clone(), self.inner.delete_entries(tokens)).await },
-        )
+        let (inner, about) = (Arc::clone(&self.inner), tokens.clone());
+        let delete = async move { inner.delete_entries(tokens).await };
+        Box::pin(self.wires.call_or_hang("delete", about, |tally| tally.hanging_store_calls += 1, delete))
     }
 
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
@@ -214,7 +288,9 @@ pub(super) struct WiredBroker {
 
 impl Broker for WiredBroker {
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        Box::pin(async move { self.wires.call("send", messages.clone(), self.inner.send(messages)).await })
+        let (inner, about) = (Arc::clone(&self.inner), messages.clone());
+        let send = async move { inner.send(messages).await };
+        Box::pin(self.wires.call_or_hang("send", about, |tally| tally.hanging_broker_calls += 1, send))
     }
 
     fn receive(
@@ -243,10 +319,9 @@ impl Broker for WiredBroker {
         endpoint: &EndpointName,
         settlements: Vec<Settlement>,
     ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        let endpoint = endpoint.clone();
-        Box::pin(async move {
-            self.wires.call("settle", settlements.clone(), self.inner.settle(&endpoint, settlements)).await
-        })
+        let (inner, about, endpoint) = (Arc::clone(&self.inner), settlements.clone(), endpoint.clone());
+        let settle = async move { inner.settle(&endpoint, settlements).await };
+        Box::pin(self.wires.call_or_hang("settle", about, |tally| tally.hanging_broker_calls += 1, settle))
     }
 }
 
@@ -266,7 +341,17 @@ impl WiredBlobs {
             self.wires.count(|tally| tally.blobs_failed_before += 1);
             return Err(unavailable(name));
         }
+        let hang = self.wires.hang();
+        if hang.is_some() {
+            self.wires.count(|tally| tally.hanging_blob_calls += 1);
+        }
+        if matches!(hang, Some(Hang::Before)) {
+            std::future::pending::<()>().await;
+        }
         let answer = call.await;
+        if hang.is_some() {
+            std::future::pending::<()>().await;
+        }
         if self.wires.fails() {
             self.wires.count(|tally| tally.blobs_failed_after += 1);
             return Err(unavailable(name));
