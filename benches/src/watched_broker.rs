@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tollgate::proto::{
-    BoxFuture, Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Verdict,
+    BoxFuture, Broker, BrokerError, BrokerWrapper, Delivery, EndpointName, Receipt, Settlement, Verdict,
 };
 
 /// Two digits: a percentile is right within one percent.
@@ -76,9 +76,9 @@ impl<Told: Fn(Duration) + Send + Sync + 'static> WatchedBroker<Told> {
     }
 }
 
-impl<Told: Fn(Duration) + Send + Sync + 'static> Broker for WatchedBroker<Told> {
-    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        self.inner.send(messages)
+impl<Told: Fn(Duration) + Send + Sync + 'static> BrokerWrapper for WatchedBroker<Told> {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
     }
 
     fn receive(
@@ -117,9 +117,5 @@ impl<Told: Fn(Duration) + Send + Sync + 'static> Broker for WatchedBroker<Told> 
             }
             answers
         })
-    }
-
-    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.inner.verify(endpoint)
     }
 }

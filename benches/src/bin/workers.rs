@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tollgate::proto::{
-    BoxFuture, Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Receipt, Settlement, Store,
-    StoreAlias, StoreLimits, Verdict, codec,
+    BoxFuture, Broker, BrokerError, BrokerWrapper, Delivery, EndpointName, OutgoingMessage, Receipt,
+    Settlement, Store, StoreAlias, StoreLimits, Verdict, codec,
 };
 use tollgate::{Endpoint, Gate, HandlerError, Tx};
 use tollgate_bench::naive_consumer::get_and_put;
@@ -219,9 +219,9 @@ impl Watch {
     }
 }
 
-impl Broker for Watch {
-    fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        self.queues.send(messages)
+impl BrokerWrapper for Watch {
+    fn inner(&self) -> &dyn Broker {
+        &self.queues
     }
 
     fn receive(

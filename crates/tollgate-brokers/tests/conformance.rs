@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_brokers::InProcessBroker;
-use tollgate_proto::Broker;
+use tollgate_proto::{Broker, BrokerError, EndpointName};
 use tollgate_testkit::ChaosBroker;
 use tollgate_testkit::broker_conformance::BrokerConfig;
 
@@ -40,13 +40,24 @@ mod chaos_without_faults {
     }
 
     tollgate_testkit::broker_conformance_tests!(paused, make, PAUSED);
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_broker_inside_is_said_by_the_one_around_it() {
+        let inner = Arc::new(InProcessBroker::builder().build());
+        let around: Arc<dyn Broker> =
+            Arc::new(ChaosBroker::builder(Arc::clone(&inner) as Arc<dyn Broker>).seed(7).build());
+        let orders = EndpointName::new("orders").unwrap();
+        around.verify(&orders).await.unwrap();
+        inner.close().await.unwrap();
+        let closed = around.verify(&orders).await;
+        assert!(matches!(closed, Err(BrokerError::Closed { .. })), "{closed:?}");
+    }
 }
 
 #[cfg(feature = "durable")]
 mod durable {
     use tempfile::TempDir;
-    use tollgate_proto::store::BoxFuture;
-    use tollgate_proto::{BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+    use tollgate_proto::BrokerWrapper;
 
     use super::*;
 
@@ -66,25 +77,9 @@ mod durable {
         _directory: TempDir,
     }
 
-    impl Broker for InDirectory {
-        fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-            self.broker.send(messages)
-        }
-
-        fn receive(
-            &self,
-            endpoint: &EndpointName,
-            max: usize,
-        ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
-            self.broker.receive(endpoint, max)
-        }
-
-        fn settle(
-            &self,
-            endpoint: &EndpointName,
-            settlements: Vec<Settlement>,
-        ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-            self.broker.settle(endpoint, settlements)
+    impl BrokerWrapper for InDirectory {
+        fn inner(&self) -> &dyn Broker {
+            &self.broker
         }
     }
 

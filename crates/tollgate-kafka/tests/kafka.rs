@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tollgate_kafka::{KafkaBroker, KafkaBuilder, TopicsMade};
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{
-    Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, PartitionKey, Settlement, Verdict,
+    Broker, BrokerError, BrokerWrapper, Delivery, EndpointName, OutgoingMessage, PartitionKey, Verdict,
 };
 use tollgate_testkit::LocalServer;
 use tollgate_testkit::broker_conformance::{self, BrokerConfig};
@@ -134,7 +134,11 @@ async fn join(broker: &KafkaBroker, endpoint: &EndpointName) {
     }
 }
 
-impl Broker for Joined {
+impl BrokerWrapper for Joined {
+    fn inner(&self) -> &dyn Broker {
+        &*self.broker
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         Box::pin(async move {
             join_all(messages.iter().map(|message| self.prepare(&message.endpoint))).await;
@@ -152,18 +156,6 @@ impl Broker for Joined {
             self.prepare(&endpoint).await;
             self.broker.receive(&endpoint, max).await
         })
-    }
-
-    fn settle(
-        &self,
-        endpoint: &EndpointName,
-        settlements: Vec<Settlement>,
-    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        self.broker.settle(endpoint, settlements)
-    }
-
-    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.broker.verify(endpoint)
     }
 }
 

@@ -46,15 +46,13 @@ pub trait Broker: Send + Sync + 'static {
         settlements: Vec<Settlement>,
     ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>>;
 
-    /// Whether an endpoint's queue is there and will do. A gate asks before it takes the first message, and whoever wants to
-    /// know whether the broker is well may ask at any time. It changes nothing.
+    /// Checks that an endpoint's queue is there and will do.
+    ///
+    /// A gate asks before it takes the first message, and health checks may ask at any time. It changes nothing.
     ///
     /// # Errors
     /// [`BrokerError::Misconfigured`] says what is wrong with the queue and what to do; others, that nobody could tell.
-    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
-        let _ = endpoint;
-        Box::pin(std::future::ready(Ok(())))
-    }
+    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>>;
 }
 
 /// A message on its way to the broker.

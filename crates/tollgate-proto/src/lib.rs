@@ -21,6 +21,7 @@ macro_rules! mutated {
 
 pub mod blobs;
 pub mod broker;
+pub mod broker_wrapper;
 pub mod codec;
 pub mod completion;
 pub mod control_record;
@@ -43,6 +44,7 @@ pub mod unit_of_work;
 
 pub use blobs::{BlobError, BlobStream, Blobs};
 pub use broker::{Broker, BrokerError, Delivery, OutgoingMessage, Receipt, Settlement, Verdict};
+pub use broker_wrapper::BrokerWrapper;
 pub use control_record::{ControlRecord, PendingEntry, PendingId};
 pub use envelope::{Content, Destination, Envelope, Headers, TRACE_HEADERS};
 pub use future::BoxFuture;

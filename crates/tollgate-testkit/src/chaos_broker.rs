@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{
-    Broker, BrokerError, DeduplicationId, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict,
+    Broker, BrokerError, BrokerWrapper, DeduplicationId, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict,
 };
 
 pub use builder::ChaosBuilder;
@@ -361,7 +361,11 @@ fn injected(endpoint: &EndpointName, what: &str) -> BrokerError {
     BrokerError::Unavailable { endpoint: endpoint.clone(), reason: format!("{what} (injected fault)") }
 }
 
-impl Broker for ChaosBroker {
+impl BrokerWrapper for ChaosBroker {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         Box::pin(self.send_some(messages))
     }
@@ -382,10 +386,6 @@ impl Broker for ChaosBroker {
     ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         let endpoint = endpoint.clone();
         Box::pin(async move { self.settle_some(&endpoint, settlements).await })
-    }
-
-    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.inner.verify(endpoint)
     }
 }
 

@@ -14,7 +14,9 @@ use std::time::Duration;
 use harness::{
     Latency, Log, SlowStore, TOTAL, add, broker, left_over, memory_store, send_many, total, until, waiting,
 };
-use tollgate::proto::{BoxFuture, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+use tollgate::proto::{
+    BoxFuture, BrokerError, BrokerWrapper, Delivery, EndpointName, OutgoingMessage, Settlement,
+};
 use tollgate::{Broker, Endpoint, Gate, Store};
 use tollgate_brokers::InProcessBroker;
 use tollgate_testkit::{CountingStore, FaultRates, FaultyStore};
@@ -63,7 +65,11 @@ impl Unpluggable {
     }
 }
 
-impl Broker for Unpluggable {
+impl BrokerWrapper for Unpluggable {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         Box::pin(async move {
             match messages.first().map(|first| self.call(&first.endpoint)) {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{Log, SlowStore, TOTAL, add, broker, left_over, memory_store, send_many, total};
-use tollgate::proto::{BoxFuture, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
+use tollgate::proto::{
+    BoxFuture, BrokerError, BrokerWrapper, Delivery, EndpointName, OutgoingMessage, Settlement,
+};
 use tollgate::{Broker, Endpoint, Gate, Statistics};
 use tollgate_brokers::InProcessBroker;
 
@@ -45,7 +47,11 @@ impl Shared {
     }
 }
 
-impl Broker for Shared {
+impl BrokerWrapper for Shared {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, mut messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         for message in &mut messages {
             let mut hasher = DefaultHasher::new();

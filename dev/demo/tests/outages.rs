@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate::proto::{
-    BoxFuture, BrokerError, Delivery, EndpointName, LoadRequest, OutgoingMessage, Settlement, StoreAlias,
+    BoxFuture, BrokerError, BrokerWrapper, Delivery, EndpointName, LoadRequest, OutgoingMessage, Settlement,
+    StoreAlias,
 };
 use tollgate::{Broker, Edge, Endpoint, Gate, HandlerError, Message, Statistics, Store, Tx};
 use tollgate_embedded::MemoryStore;
@@ -91,7 +92,11 @@ struct Counted {
     calls: AtomicU64,
 }
 
-impl Broker for Counted {
+impl BrokerWrapper for Counted {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.inner.send(messages)
@@ -113,10 +118,6 @@ impl Broker for Counted {
     ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.inner.settle(endpoint, settlements)
-    }
-
-    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
-        self.inner.verify(endpoint)
     }
 }
 

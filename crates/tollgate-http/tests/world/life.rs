@@ -10,9 +10,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tollgate::proto::blobs::BlobStream;
 use tollgate::proto::{
-    BlobError, BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EffectName, EndpointName, EntryRead,
-    LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage, SessionMark, Settlement, StoreError,
-    StoreWrapper, TokenRef,
+    BlobError, BoxFuture, BrokerError, BrokerWrapper, Commit, CommitOutcome, Delivery, EffectName,
+    EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage,
+    SessionMark, Settlement, StoreError, StoreWrapper, TokenRef,
 };
 use tollgate::{Blobs, Broker, Store};
 
@@ -323,7 +323,11 @@ fn down(endpoint: &EndpointName) -> BrokerError {
     BrokerError::Unavailable { endpoint: endpoint.clone(), reason: "the network is down".into() }
 }
 
-impl Broker for MortalBroker {
+impl BrokerWrapper for MortalBroker {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         Box::pin(async move {
             let endpoints: Vec<EndpointName> =

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate::proto::{EndpointName, StoreAlias, codec};
+use tollgate::proto::{BrokerWrapper, EndpointName, StoreAlias, codec};
 use tollgate::{Blobs, Broker, Edge, Endpoint, Gate, GateBuilder, HandlerError, Message, Store, Tx};
 use tollgate_brokers::InProcessBroker;
 use tollgate_embedded::{MemoryBlobs, MemoryStore};
@@ -448,7 +448,10 @@ impl Input {
 
     async fn seed(&mut self, world: &World) {
         struct Thrice(Arc<InProcessBroker>);
-        impl Broker for Thrice {
+        impl BrokerWrapper for Thrice {
+            fn inner(&self) -> &dyn Broker {
+                &*self.0
+            }
             fn send(
                 &self,
                 messages: Vec<tollgate::proto::OutgoingMessage>,
@@ -458,23 +461,6 @@ impl Input {
                     self.0.send(messages.clone()).await;
                     self.0.send(messages).await
                 })
-            }
-            fn receive(
-                &self,
-                endpoint: &EndpointName,
-                max: usize,
-            ) -> tollgate::proto::BoxFuture<
-                '_,
-                Result<Vec<tollgate::proto::Delivery>, tollgate::proto::BrokerError>,
-            > {
-                self.0.receive(endpoint, max)
-            }
-            fn settle(
-                &self,
-                endpoint: &EndpointName,
-                settlements: Vec<tollgate::proto::Settlement>,
-            ) -> tollgate::proto::BoxFuture<'_, Vec<Result<(), tollgate::proto::BrokerError>>> {
-                self.0.settle(endpoint, settlements)
             }
         }
         let gate = Gate::builder()

@@ -8,9 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tollgate::proto::{
-    BoxFuture, BrokerError, Commit, CommitOutcome, Delivery, EndpointName, EntryRead, LoadRequest,
-    LoadedPartition, OutgoingMessage, SessionMark, Settlement, StoreAlias, StoreError, StoreWrapper,
-    TokenRef, codec,
+    BoxFuture, BrokerError, BrokerWrapper, Commit, CommitOutcome, EndpointName, EntryRead, LoadRequest,
+    LoadedPartition, OutgoingMessage, SessionMark, StoreAlias, StoreError, StoreWrapper, TokenRef, codec,
 };
 use tollgate::{Broker, Edge, Gate, HandlerError, Message, Statistics, Store, Tx};
 use tollgate_brokers::InProcessBroker;
@@ -210,7 +209,11 @@ pub enum Sends {
     Logged(Log),
 }
 
-impl Broker for OddBroker {
+impl BrokerWrapper for OddBroker {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         match &self.sends {
             Sends::ThreeTimes => Box::pin(async move {
@@ -227,21 +230,5 @@ impl Broker for OddBroker {
                 self.inner.send(messages)
             }
         }
-    }
-
-    fn receive(
-        &self,
-        endpoint: &EndpointName,
-        max: usize,
-    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
-        self.inner.receive(endpoint, max)
-    }
-
-    fn settle(
-        &self,
-        endpoint: &EndpointName,
-        settlements: Vec<Settlement>,
-    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        self.inner.settle(endpoint, settlements)
     }
 }

@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 use tollgate_proto::blobs::{collect, whole};
 use tollgate_proto::control_record::RegistrationState;
 use tollgate_proto::{
-    BlobError, BlobStream, Blobs, BoxFuture, Broker, BrokerError, Commit, CommitOutcome, Delivery,
-    EffectName, EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor, ScanPage,
-    SessionMark, Settlement, Store, StoreError, StoreWrapper, TokenRef, codec,
+    BlobError, BlobStream, Blobs, BoxFuture, Broker, BrokerError, BrokerWrapper, Commit, CommitOutcome,
+    Delivery, EffectName, EndpointName, EntryRead, LoadRequest, LoadedPartition, OutgoingMessage, ScanCursor,
+    ScanPage, SessionMark, Settlement, Store, StoreError, StoreWrapper, TokenRef, codec,
 };
 
 use super::faults::{FaultTally, Faults};
@@ -286,7 +286,11 @@ pub(super) struct WiredBroker {
     pub(super) wires: Arc<Wires>,
 }
 
-impl Broker for WiredBroker {
+impl BrokerWrapper for WiredBroker {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         let (inner, about) = (Arc::clone(&self.inner), messages.clone());
         let send = async move { inner.send(messages).await };
