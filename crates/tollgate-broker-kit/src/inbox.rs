@@ -30,6 +30,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Most time that giving messages back, or asking for more time, may take. What could not be told comes again by itself.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
 /// More time is asked for when this part of the visibility timeout has passed: a second and a third attempt fit in.
 const EXTENDED_AFTER_ONE_IN: u32 = 3;
 
@@ -54,7 +57,7 @@ pub struct InboxSettings {
     /// For how long more time is asked for while a receiver has a message. After that it comes again: whoever has it is taken
     /// for dead.
     pub hold_max: Duration,
-    /// Messages that are fetched before anybody asks for them.
+    /// Messages that are fetched before a receiver asks for them.
     pub prefetch: usize,
     /// Most unsettled messages of the endpoint in this process.
     pub in_flight_max: usize,
@@ -78,6 +81,10 @@ pub trait Fetcher<H>: Send + 'static {
 
     /// How long a fetch that is under way may take to end when the inbox is closed, before it is dropped.
     const CLOSE_WAIT: Duration;
+
+    /// The longest that a fetch takes while its server answers. One that takes longer is dropped and has failed: its connection
+    /// may be dark, as behind a gateway that has forgotten it.
+    const FETCH_WITHIN: Duration;
 
     /// Waits for messages and delivers them to the order as they come; ends when it is filled, or after a wait of its own
     /// choosing. May be dropped at any time: what was on its way comes again.
@@ -166,6 +173,7 @@ impl<H: Clone + Send + Sync + 'static> Inbox<H> {
                     return Err(BrokerError::Closed { endpoint: shared.endpoint.clone() });
                 }
                 let handed_out = state.hand_out(max, Instant::now());
+                state.note_demand(max);
                 if !handed_out.is_empty() {
                     if state.has_waiting() {
                         shared.arrived.notify_one();
@@ -176,7 +184,7 @@ impl<H: Clone + Send + Sync + 'static> Inbox<H> {
                     shared.counters.delivered(handed_out.len());
                     return Ok(handed_out.into_iter().map(delivery).collect());
                 }
-                if let Some(failure) = state.take_failure() {
+                if let Some(failure) = state.take_failure(Instant::now()) {
                     return Err(failure);
                 }
                 demand.get_or_insert_with(|| {
@@ -207,7 +215,8 @@ impl<H: Clone + Send + Sync + 'static> Inbox<H> {
         Held { waiting: state.waiting(), unsettled: state.held() }
     }
 
-    /// Stops fetching, ends the tasks and gives back what no receiver has seen.
+    /// Stops fetching, ends the tasks and gives back what no receiver has seen. Several inboxes are to be closed together: each
+    /// may wait for a fetch that is under way.
     pub async fn close(&self) {
         self.closing.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -218,7 +227,7 @@ impl<H: Clone + Send + Sync + 'static> Inbox<H> {
         }
         let handles = self.shared.state().take_waiting();
         if !handles.is_empty() {
-            self.keeper.give_back(handles).await;
+            give_back(&self.shared.endpoint, &*self.keeper, handles).await;
         }
     }
 }
@@ -265,16 +274,21 @@ impl<H: Clone> Order<H> {
         self.missing.load(Ordering::Relaxed)
     }
 
+    /// The queue from which messages came is gone, or is not the one it was: handles of the old one must settle nothing of a new one.
+    pub fn forget_all(&self) {
+        self.shared.state().forget();
+    }
+
     /// Messages have come.
     pub fn deliver(&self, arrivals: Vec<Arrival<H>>) {
-        let extend_at = Instant::now() + self.shared.settings.visibility_timeout / EXTENDED_AFTER_ONE_IN;
+        let extend_after = self.shared.settings.visibility_timeout / EXTENDED_AFTER_ONE_IN;
         {
             let mut state = self.shared.state();
             let missing = self.missing();
             let of_this_order = missing.min(arrivals.len());
             self.missing.store(missing - of_this_order, Ordering::Relaxed);
             state.end_order(of_this_order);
-            state.arrive(arrivals, extend_at);
+            state.arrive(arrivals, Instant::now(), extend_after);
         }
         self.shared.arrived.notify_one();
     }
@@ -295,7 +309,9 @@ async fn fetch_what_is_wanted<H: Clone + Send + Sync + 'static, F: Fetcher<H>>(
     let mut failures = 0;
     while let Some(order) = closing.run_until_cancelled(Order::wanted(&shared, F::FETCH_MAX)).await {
         let outcome = tokio::select! {
-            outcome = fetcher.fetch(&order) => outcome,
+            outcome = tokio::time::timeout(F::FETCH_WITHIN, fetcher.fetch(&order)) => {
+                outcome.unwrap_or_else(|_| Err(unanswered::<F, H>(&shared.endpoint)))
+            }
             () = after(&closing, F::CLOSE_WAIT) => break,
         };
         drop(order);
@@ -304,13 +320,25 @@ async fn fetch_what_is_wanted<H: Clone + Send + Sync + 'static, F: Fetcher<H>>(
             Err(error) => {
                 failures += 1;
                 tracing::warn!(endpoint = %shared.endpoint, %error, failures, "fetching failed");
-                shared.state().fail(error);
+                shared.state().fail(error, Instant::now());
                 shared.arrived.notify_one();
                 closing.run_until_cancelled(tokio::time::sleep(pause(failures))).await;
             }
         }
     }
     fetcher.stop().await;
+}
+
+fn unanswered<F: Fetcher<H>, H>(endpoint: &EndpointName) -> BrokerError {
+    let reason = format!("fetching was not answered within {:?}", F::FETCH_WITHIN);
+    BrokerError::Unavailable { endpoint: endpoint.clone(), reason }
+}
+
+async fn give_back<H: 'static>(endpoint: &EndpointName, keeper: &dyn Keeper<H>, handles: Vec<H>) {
+    let count = handles.len();
+    if tokio::time::timeout(TOLD_WITHIN, keeper.give_back(handles)).await.is_err() {
+        tracing::warn!(%endpoint, count, "messages could not be given back in time; they come again by themselves");
+    }
 }
 
 async fn after(closing: &CancellationToken, wait: Duration) {
@@ -334,12 +362,18 @@ async fn extend_what_is_held<H: Clone + Send + Sync + 'static>(
     let extended =
         metrics::counter!("tollgate_broker_extended_total", "endpoint" => shared.endpoint.to_string());
     while closing.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-        let (due, given_up) = {
+        let (due, given_up, unwanted) = {
             let mut state = shared.state();
             let now = Instant::now();
             let given_up = state.give_up(&shared.settings, now);
-            (state.due(&shared.settings, EXTENDED_AFTER_ONE_IN, now), given_up)
+            let unwanted = state.take_unwanted(&shared.settings, now);
+            (state.due(&shared.settings, EXTENDED_AFTER_ONE_IN, now), given_up, unwanted)
         };
+        if !unwanted.is_empty() {
+            let count = unwanted.len();
+            tracing::debug!(endpoint = %shared.endpoint, count, "messages that waited here too long are given back");
+            give_back(&shared.endpoint, &*keeper, unwanted).await;
+        }
         if given_up > 0 {
             shared.wanted.notify_waiters();
             let held = shared.settings.hold_max;
@@ -347,7 +381,10 @@ async fn extend_what_is_held<H: Clone + Send + Sync + 'static>(
         }
         if !due.is_empty() {
             extended.increment(due.len() as u64);
-            closing.run_until_cancelled(keeper.extend(due)).await;
+            let extending = tokio::time::timeout(TOLD_WITHIN, keeper.extend(due));
+            if let Some(Err(_)) = closing.run_until_cancelled(extending).await {
+                tracing::warn!(endpoint = %shared.endpoint, "more time could not be asked for in time");
+            }
         }
     }
 }

@@ -5,12 +5,15 @@ use tollgate_proto::EndpointName;
 /// Hexadecimal digits of the digest that tells names apart which became the same: 2^48 of them.
 const DIGEST_DIGITS: usize = 12;
 
+/// The end of the names of queues for dead letters: no endpoint's queue has a name that ends with it.
+pub const DEAD: &str = "-dead";
+
 /// A name of letters, digits, `_` and `-`, of at most `bytes_max` bytes (more than [`DIGEST_DIGITS`]), for an endpoint. A name that is
 /// legal already stays what it is; another one gets a digest at its end, so that no two endpoints share a queue.
 pub fn legal(endpoint: &EndpointName, bytes_max: usize) -> String {
     let name = endpoint.as_str();
     let is_legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.len() <= bytes_max && name.chars().all(is_legal) {
+    if name.len() <= bytes_max && name.chars().all(is_legal) && !name.ends_with(DEAD) {
         return name.to_owned();
     }
     let digest = blake3::hash(name.as_bytes()).to_hex();
@@ -32,6 +35,12 @@ mod tests {
     #[test]
     fn a_legal_name_stays_what_it_is() {
         assert_eq!(of("orders_2-eu"), "orders_2-eu");
+    }
+
+    #[test]
+    fn no_endpoint_has_the_queue_of_another_ones_dead_letters() {
+        assert_ne!(of("orders-dead"), format!("{}{DEAD}", of("orders")));
+        assert!(!of("orders-dead").ends_with(DEAD));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use tollgate_proto::{BrokerError, EndpointName};
 /// What the server says when a stream that refuses new messages is full.
 const FULL: [&str; 2] = ["maximum messages exceeded", "maximum bytes exceeded"];
 
+/// What the server says to those that wait when their consumer is deleted, by itself or with its stream.
+const GONE: [&str; 2] = ["Consumer Deleted", "Stream Deleted"];
+
 pub(super) fn unavailable(endpoint: &EndpointName, reason: &impl Display) -> BrokerError {
     BrokerError::Unavailable { endpoint: endpoint.clone(), reason: reason.to_string() }
 }
@@ -25,9 +28,10 @@ pub(super) fn of_publish(
     capacity: Option<i64>,
 ) -> BrokerError {
     match error.kind() {
-        PublishErrorKind::StreamNotFound => misconfigured(
+        // Nobody answers for the subject: so it is during an election, and when there is no such stream. `verify` tells which.
+        PublishErrorKind::StreamNotFound => unavailable(
             endpoint,
-            "no stream takes its subject: make it with `provision`, or start the server with JetStream",
+            &"no stream has answered for its subject: its leader is being elected, or it is missing, which `verify` tells",
         ),
         PublishErrorKind::MaxPayloadExceeded => misconfigured(
             endpoint,
@@ -51,6 +55,11 @@ pub(super) fn of_publish(
 pub(super) fn of_status(status: StatusCode, description: Option<&str>) -> Pulled {
     match status {
         StatusCode::TIMEOUT | StatusCode::NOT_FOUND => Pulled::Nothing,
+        status
+            if description.is_some_and(|description| GONE.iter().any(|gone| description.contains(gone))) =>
+        {
+            Pulled::Gone(format!("{status:?} {}", description.unwrap_or_default()))
+        }
         status => Pulled::Refused(format!("{status:?} {}", description.unwrap_or_default())),
     }
 }
@@ -59,6 +68,32 @@ pub(super) fn of_status(status: StatusCode, description: Option<&str>) -> Pulled
 pub(super) enum Pulled {
     /// There was none.
     Nothing,
+    /// The consumer, or its stream, was deleted.
+    Gone(String),
     /// The server would not.
     Refused(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_election_passes_and_needs_nobody() {
+        let endpoint = EndpointName::new("orders").unwrap();
+        let error = of_publish(&endpoint, &PublishError::new(PublishErrorKind::StreamNotFound), None);
+        assert!(error.is_retryable(), "{error}");
+        let error = of_publish(&endpoint, &PublishError::new(PublishErrorKind::MaxPayloadExceeded), None);
+        assert!(!error.is_retryable(), "{error}");
+    }
+
+    #[test]
+    fn a_consumer_that_is_gone_is_told_from_one_that_refuses() {
+        assert!(matches!(
+            of_status(StatusCode::REQUEST_TERMINATED, Some("Consumer Deleted")),
+            Pulled::Gone(_)
+        ));
+        let refused = of_status(StatusCode::REQUEST_TERMINATED, Some("Exceeded MaxWaiting"));
+        assert!(matches!(refused, Pulled::Refused(_)));
+    }
 }

@@ -18,13 +18,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::client::Request;
 use async_nats::connection::State as Connected;
-use async_nats::header::{HeaderMap, HeaderValue, NATS_MESSAGE_ID};
-use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::header::{HeaderMap, HeaderValue};
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::{AckKind, PublishMessage};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Subject};
 use bytes::Bytes;
-use futures_util::future::Shared;
+use futures_util::future::{Shared, join_all};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 use tollgate_proto::store::BoxFuture;
@@ -48,6 +48,9 @@ const REASON: &str = "Tollgate-Dead-Letter-Reason";
 
 /// How often it had been delivered by then.
 const DELIVERIES: &str = "Tollgate-Deliveries";
+
+/// What the names of headers begin with that the server heeds.
+const SERVERS_OWN: &str = "Nats-";
 
 /// Which partition it is for.
 const PARTITION: &str = "Tollgate-Partition";
@@ -149,11 +152,7 @@ impl NatsBroker {
     /// Stops taking messages, and gives back what no receiver has seen. What receivers have can still be settled. Close the gate first.
     pub async fn close(&self) {
         let endpoints: Vec<_> = self.endpoints().values().cloned().collect();
-        for endpoint in endpoints {
-            if let Some(inbox) = endpoint.inbox.get() {
-                inbox.close().await;
-            }
-        }
+        join_all(endpoints.iter().filter_map(|endpoint| endpoint.inbox.get()).map(Inbox::close)).await;
         // Without a connection it would wait for the next one.
         let flushed = tokio::time::timeout(ANSWERED_WITHIN, self.client.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
@@ -244,7 +243,12 @@ impl NatsBroker {
             confirmed = confirmation.into_future() => confirmed,
             () = over => return Err(unanswered(&endpoint.name)),
         };
-        confirmed.map_err(|error| failure::of_publish(&endpoint.name, &error, self.settings.capacity))?;
+        confirmed.map_err(|error| {
+            if error.kind() == PublishErrorKind::StreamNotFound {
+                endpoint.is_provisioned.store(false, Ordering::Release);
+            }
+            failure::of_publish(&endpoint.name, &error, self.settings.capacity)
+        })?;
         endpoint.counters.sent(1);
         Ok(())
     }
@@ -422,11 +426,11 @@ impl Keeper<Handle> for Progress {
 /// no copy for the server to drop.
 fn dead_letter(handle: &Handle, envelope: Bytes, deliveries: u32, reason: &str) -> PublishMessage {
     let mut headers = HeaderMap::new();
+    // Those of the server's own would be obeyed.
     for (name, values) in handle.headers.iter().flat_map(|headers| headers.iter()) {
-        if *name != NATS_MESSAGE_ID {
-            for value in values {
-                headers.append(name.clone(), value.clone());
-            }
+        let name = name.to_string();
+        if !name.starts_with(SERVERS_OWN) {
+            values.iter().for_each(|value| headers.append(name.as_str(), value.clone()));
         }
     }
     headers.insert(REASON, header(reason));
@@ -434,7 +438,7 @@ fn dead_letter(handle: &Handle, envelope: Bytes, deliveries: u32, reason: &str) 
     PublishMessage::build().payload(envelope).headers(headers)
 }
 
-/// Sends a dead letter to its stream.
+/// Sends a dead letter to its stream. A crash after it leaves two, which is harmless.
 async fn put_aside(
     jetstream: &Context,
     endpoint: &EndpointName,

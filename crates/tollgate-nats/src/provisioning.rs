@@ -3,13 +3,16 @@
 use std::fmt;
 
 use async_nats::jetstream::consumer::{self, AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use tollgate_proto::{BrokerError, EndpointName};
 
 use super::NatsBroker;
 use super::failure::{misconfigured, unavailable};
 use super::names::Names;
+
+/// A consumer that lets fewer be unsettled than one engine's window takes slows it down.
+const IN_FLIGHT_LOW: i64 = 256;
 
 /// How many messages of an endpoint are where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +95,8 @@ impl NatsBroker {
         let names = Names::new(&self.settings.prefix, endpoint);
         let stream = self.stream_of(endpoint, &names.stream).await?;
         self.stream_of(endpoint, &names.dead_stream()).await?;
-        let mut differences = self.differences_of_stream(&stream.cached_info().config);
+        let mut differences = self.differences_of_stream(&names, &stream.cached_info().config);
+        differences.extend(self.slices_left_over(endpoint, &stream).await?);
         for slice in 0..self.settings.slices {
             let name = Names::consumer(slice);
             let consumer: Result<PullConsumer, _> = stream.get_consumer(&name).await;
@@ -103,12 +107,33 @@ impl NatsBroker {
                     format!("consumer {name} of stream {stream}: {error}; make it with `provision`"),
                 )
             })?;
-            differences.extend(self.differences_of_consumer(&name, &consumer.cached_info().config));
+            let subject = names.subject(slice);
+            differences.extend(self.differences_of_consumer(&name, &subject, &consumer.cached_info().config));
         }
         Ok(differences)
     }
 
-    fn differences_of_stream(&self, found: &Config) -> Vec<Difference> {
+    /// A consumer beyond the slices that there are now may have messages that no process pulls any more.
+    async fn slices_left_over(
+        &self,
+        endpoint: &EndpointName,
+        stream: &async_nats::jetstream::stream::Stream,
+    ) -> Result<Option<Difference>, BrokerError> {
+        let name = Names::consumer(self.settings.slices);
+        let found = match stream.consumer_info(&name).await {
+            Ok(found) => found,
+            Err(error) if matches!(error.kind(), ConsumerInfoErrorKind::NotFound) => return Ok(None),
+            Err(error) => return Err(unavailable(endpoint, &error)),
+        };
+        let left = found.num_pending + found.num_ack_pending as u64;
+        let what = format!(
+            "there were more slices once: consumer {name} has {left} messages, which nothing pulls; use as many slices as before, or drain and delete it"
+        );
+        let weight = if left > 0 { Weight::LosesMessages } else { Weight::Notable };
+        Ok(Some(Difference { what, weight }))
+    }
+
+    fn differences_of_stream(&self, names: &Names, found: &Config) -> Vec<Difference> {
         use Weight::{LosesMessages, Notable};
 
         let is_bounded = found.max_messages > 0 || found.max_bytes > 0;
@@ -118,6 +143,21 @@ impl NatsBroker {
                 found.discard != DiscardPolicy::New && is_bounded,
                 LosesMessages,
                 "the stream is bounded and discards old messages, which nobody may have processed: discard new ones".to_owned(),
+            ),
+            (
+                found.max_messages_per_subject > 0 && found.discard != DiscardPolicy::New,
+                LosesMessages,
+                "the stream is bounded for each subject and discards old messages: set no max_msgs_per_subject".to_owned(),
+            ),
+            (
+                found.no_ack,
+                LosesMessages,
+                "the stream does not confirm messages: set no no_ack".to_owned(),
+            ),
+            (
+                !found.subjects.contains(&names.all_subjects()),
+                LosesMessages,
+                format!("the stream takes {:?} and not {}", found.subjects, names.all_subjects()),
             ),
             (
                 !found.max_age.is_zero(),
@@ -148,7 +188,12 @@ impl NatsBroker {
         differing(checks)
     }
 
-    fn differences_of_consumer(&self, name: &str, found: &consumer::Config) -> Vec<Difference> {
+    fn differences_of_consumer(
+        &self,
+        name: &str,
+        subject: &str,
+        found: &consumer::Config,
+    ) -> Vec<Difference> {
         use Weight::{LosesMessages, Notable};
 
         let timeout = self.settings.inbox.visibility_timeout;
@@ -167,6 +212,35 @@ impl NatsBroker {
                 format!(
                     "consumer {name} delivers {} times and then leaves a message where nobody finds it: set no max_deliver",
                     found.max_deliver
+                ),
+            ),
+            (
+                found.headers_only,
+                LosesMessages,
+                format!("consumer {name} delivers headers without messages: set no headers_only"),
+            ),
+            (
+                found.filter_subject != subject,
+                LosesMessages,
+                format!(
+                    "consumer {name} has the subject {:?} and not {subject}: messages never come",
+                    found.filter_subject
+                ),
+            ),
+            (
+                !found.inactive_threshold.is_zero(),
+                LosesMessages,
+                format!(
+                    "consumer {name} is deleted when it was idle for {:?}: set no inactive_threshold",
+                    found.inactive_threshold
+                ),
+            ),
+            (
+                found.max_batch > 0 || (found.max_ack_pending > 0 && found.max_ack_pending < IN_FLIGHT_LOW),
+                Notable,
+                format!(
+                    "consumer {name} gives {} messages at a time and {} unsettled ones at most: work may wait for that",
+                    found.max_batch, found.max_ack_pending
                 ),
             ),
             (

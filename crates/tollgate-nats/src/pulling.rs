@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::connection::State as Connected;
 use async_nats::jetstream::Context;
@@ -27,6 +27,9 @@ const EXPIRES: Duration = Duration::from_secs(2);
 /// How much longer to wait for it to say so.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// For how long a message is put back that can't be dead-lettered.
+const PUT_BACK_FOR: Duration = Duration::from_secs(5);
+
 /// How long the server may take to hear of the end.
 const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +44,8 @@ pub(super) struct Puller {
     deliveries_max: Option<u32>,
     /// Kept from one pull to the next: what comes late is not lost.
     inbox: Option<(Subject, Subscriber)>,
+    /// When the stream was made. Another time: it is another stream, with other messages under the same numbers.
+    stream_made: Option<SystemTime>,
     /// The connection on which it was looked for what the server has forgotten.
     reminded_on: Option<u64>,
 }
@@ -64,6 +69,7 @@ impl Puller {
             slice,
             deliveries_max,
             inbox: None,
+            stream_made: None,
             reminded_on: None,
         }
     }
@@ -75,7 +81,7 @@ impl Puller {
         let connection = *self.connections.borrow_and_update();
         let subject = match &self.inbox {
             Some((subject, _)) => subject.clone(),
-            None => self.subscribe().await?,
+            None => self.subscribe(order).await?,
         };
         if self.reminded_on != Some(connection) {
             let reminded = forgotten::remind(&self.client, &self.jetstream, &self.names, self.slice).await;
@@ -92,11 +98,16 @@ impl Puller {
         ended
     }
 
-    async fn subscribe(&mut self) -> Result<Subject, BrokerError> {
+    async fn subscribe(&mut self, order: &Order<Handle>) -> Result<Subject, BrokerError> {
         let consumer = Names::consumer(self.slice);
         // One that is missing does not answer, so it is looked for.
-        let is_there = provisioned(&self.jetstream, &self.names.stream, &consumer).await;
-        if !is_there.map_err(|error| self.unavailable(&error))? {
+        let made = provisioned(&self.jetstream, &self.names.stream, &consumer).await;
+        let made = made.map_err(|error| self.unavailable(&error))?;
+        if self.stream_made.is_some() && made != self.stream_made {
+            order.forget_all();
+        }
+        self.stream_made = made;
+        if made.is_none() {
             let stream = &self.names.stream;
             let reason =
                 format!("there is no consumer {consumer} of a stream {stream}: make them with `provision`");
@@ -142,7 +153,7 @@ impl Puller {
             let mut ended = None;
             for message in came {
                 match message.status {
-                    None | Some(StatusCode::OK) => arrivals.extend(self.arrival(message).await?),
+                    None | Some(StatusCode::OK) => arrivals.extend(self.arrival(message).await),
                     Some(status) => ended = Some(failure::of_status(status, message.description.as_deref())),
                 }
             }
@@ -152,6 +163,10 @@ impl Puller {
             match ended {
                 None => {}
                 Some(Pulled::Nothing) => return Ok(()),
+                Some(Pulled::Gone(reason)) => {
+                    order.forget_all();
+                    return Err(self.unavailable(&reason));
+                }
                 Some(Pulled::Refused(reason)) => return Err(self.unavailable(&reason)),
             }
         }
@@ -183,8 +198,8 @@ impl Puller {
     }
 
     /// What a receiver gets of a message: nothing, if it is too early or was delivered too often.
-    async fn arrival(&self, message: Message) -> Result<Option<Arrival<Handle>>, BrokerError> {
-        let Message { reply: Some(reply), payload, headers, .. } = message else { return Ok(None) };
+    async fn arrival(&self, message: Message) -> Option<Arrival<Handle>> {
+        let Message { reply: Some(reply), payload, headers, .. } = message else { return None };
         let deliveries = deliveries(&reply);
         let not_before = headers
             .as_ref()
@@ -194,9 +209,8 @@ impl Puller {
             && deliveries <= 1
             && let Some(early_ms) = not_before.checked_sub(unix_ms()).filter(|early_ms| *early_ms > 0)
         {
-            let nak = AckKind::Nak(Some(Duration::from_millis(early_ms)));
-            let told = self.client.publish(reply, nak.into()).await;
-            return told.map(|()| None).map_err(|error| failure::unavailable(&self.endpoint, &error));
+            self.tell(reply, AckKind::Nak(Some(Duration::from_millis(early_ms)))).await;
+            return None;
         }
         // The first delivery of a message that was too early went to nobody.
         let delivery_count =
@@ -206,30 +220,48 @@ impl Puller {
             let reason = format!("it was delivered {} times and never settled", delivery_count - 1);
             tracing::warn!(endpoint = %self.endpoint, %reason, "a message is dead-lettered");
             let letter = dead_letter(&handle, payload, delivery_count, &reason);
-            put_aside(&self.jetstream, &self.endpoint, &self.names, letter).await?;
-            let told = self.client.publish(handle.reply, AckKind::Ack.into()).await;
-            return told.map(|()| None).map_err(|error| failure::unavailable(&self.endpoint, &error));
+            let put_aside = put_aside(&self.jetstream, &self.endpoint, &self.names, letter).await;
+            // The others go on: this one comes again, and is put aside when that is possible.
+            if let Err(error) = &put_aside {
+                tracing::error!(endpoint = %self.endpoint, %error, "a message can't be dead-lettered; it is put back");
+            }
+            let kind = put_aside.map_or(AckKind::Nak(Some(PUT_BACK_FOR)), |()| AckKind::Ack);
+            self.tell(handle.reply, kind).await;
+            return None;
         }
-        Ok(Some(Arrival { handle, envelope: payload, delivery_count }))
+        Some(Arrival { handle, envelope: payload, delivery_count })
+    }
+
+    /// Tells the server about a delivery that no receiver gets. Unconfirmed: what it does not hear of comes again.
+    async fn tell(&self, reply: Subject, kind: AckKind) {
+        if let Err(error) = self.client.publish(reply, kind.into()).await {
+            tracing::warn!(endpoint = %self.endpoint, %error, "the server could not be told about a delivery");
+        }
     }
 }
 
-/// Whether the server says that there is such a consumer.
-async fn provisioned(jetstream: &Context, stream: &str, consumer: &str) -> Result<bool, async_nats::Error> {
+/// The time when the stream was made, if the server has it and such a consumer of it.
+async fn provisioned(
+    jetstream: &Context,
+    stream: &str,
+    consumer: &str,
+) -> Result<Option<SystemTime>, async_nats::Error> {
     use async_nats::jetstream::context::GetStreamErrorKind;
 
     match jetstream.get_stream(stream).await {
         Ok(stream) => {
             let found: Result<PullConsumer, _> = stream.get_consumer(consumer).await;
-            Ok(found.is_ok())
+            Ok(found.ok().map(|_| stream.cached_info().created.into()))
         }
-        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => Ok(false),
+        Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
 impl Fetcher<Handle> for Puller {
     const FETCH_MAX: usize = 256;
+    // Looking for stream, consumer and deleted messages takes up to five calls of the client's 5 s, before the pull itself.
+    const FETCH_WITHIN: Duration = Duration::from_secs(30);
     // Until the pull ends by itself. One that is left open with nobody behind it makes nats-server (2.9.10) mistake the message that is
     // redelivered next for the newest one: it comes only when its `ack_wait` is over.
     const CLOSE_WAIT: Duration = Duration::from_secs(EXPIRES.as_secs() + ANSWER_WITHIN.as_secs());

@@ -238,8 +238,8 @@ async fn what_is_missing_or_different_is_told() {
     let broker = named().connect().await.unwrap();
     let missing = broker.differences(&orders()).await.unwrap_err();
     assert!(matches!(missing, BrokerError::Misconfigured { .. }), "{missing}");
-    let refused = broker.send(vec![message("a")]).await.remove(0).unwrap_err();
-    assert!(matches!(refused, BrokerError::Misconfigured { .. }), "{refused}");
+    let unanswered = broker.send(vec![message("a")]).await.remove(0).unwrap_err();
+    assert!(unanswered.is_retryable(), "it might be an election: {unanswered}");
     let nobody = broker.receive(&orders(), 1).await.unwrap_err();
     assert!(matches!(nobody, BrokerError::Misconfigured { .. }), "{nobody}");
     broker.provision(&orders()).await.unwrap();
@@ -248,6 +248,135 @@ async fn what_is_missing_or_different_is_told() {
     let other = named().visibility_timeout(Duration::from_secs(7)).connect().await.unwrap();
     let differences = other.differences(&orders()).await.unwrap();
     assert!(differences.len() == 1 && differences[0].what.contains("7s"), "{differences:?}");
+}
+
+async fn context(server: &LocalServer) -> async_nats::jetstream::Context {
+    async_nats::jetstream::new(async_nats::connect(server.address()).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_stream_or_consumer_that_would_lose_messages_is_not_verified() {
+    use async_nats::jetstream::{consumer, stream};
+
+    let Some(server) = SHARED.as_ref() else { return };
+    let jetstream = context(server).await;
+    let broker = NatsBroker::at(server.address()).prefix("unfit").connect().await.unwrap();
+    let told = async |expected: &str| {
+        let error = broker.verify(&orders()).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+    };
+    broker.provision(&orders()).await.unwrap();
+    broker.verify(&orders()).await.unwrap();
+    let fit = jetstream.get_stream("unfit-orders").await.unwrap().cached_info().config.clone();
+    let forgetful =
+        stream::Config { max_messages_per_subject: 1, discard: stream::DiscardPolicy::Old, ..fit.clone() };
+    jetstream.update_stream(&forgetful).await.unwrap();
+    told("discards old messages").await;
+    jetstream.update_stream(stream::Config { no_ack: true, ..fit.clone() }).await.unwrap();
+    told("no_ack").await;
+    jetstream.update_stream(&fit).await.unwrap();
+    for (expected, change) in [
+        ("headers_only", consumer::pull::Config { headers_only: true, ..Default::default() }),
+        (
+            "messages never come",
+            consumer::pull::Config { filter_subject: "unfit.queue.orders.7".into(), ..Default::default() },
+        ),
+    ] {
+        let stream = jetstream.get_stream("unfit-orders").await.unwrap();
+        stream.delete_consumer("slice-0").await.unwrap();
+        let filter_subject = if change.filter_subject.is_empty() {
+            "unfit.queue.orders.0".into()
+        } else {
+            change.filter_subject.clone()
+        };
+        let unfit = consumer::pull::Config { durable_name: Some("slice-0".into()), filter_subject, ..change };
+        stream.create_consumer(unfit).await.unwrap();
+        told(expected).await;
+    }
+}
+
+#[tokio::test]
+async fn messages_of_slices_that_there_were_once_are_not_overlooked() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let with = |slices| NatsBroker::at(server.address()).prefix("fewer").slices(slices);
+    let many = with(2).connect().await.unwrap();
+    many.provision(&orders()).await.unwrap();
+    for n in 0..10 {
+        send(&many, &n.to_string()).await;
+    }
+    let few = with(1).connect().await.unwrap();
+    let error = few.verify(&orders()).await.unwrap_err().to_string();
+    assert!(error.contains("more slices once"), "{error}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_was_moved_back_and_put_aside_again_is_kept() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let broker = builder(server).prefix("again").connect().await.unwrap();
+    let jetstream = context(server).await;
+    send(&broker, "poison").await;
+    for round in 1..=2 {
+        let delivery = receive_one(&broker).await;
+        let reason = "it is poison".to_owned();
+        settle(&broker, delivery, Verdict::DeadLetter { reason }).await.unwrap();
+        until_empty(&broker).await;
+        let dead = jetstream.get_stream("again-orders-dead").await.unwrap();
+        assert_eq!(dead.cached_info().state.messages, 1, "round {round}");
+        let letter = dead.get_last_raw_message_by_subject("again.dead.orders").await.unwrap();
+        dead.delete_message(letter.sequence).await.unwrap();
+        let moved = jetstream.publish_with_headers("again.queue.orders.0", letter.headers, letter.payload);
+        moved.await.unwrap().await.unwrap();
+        if round == 2 {
+            assert_eq!(receive_one(&broker).await.envelope, "poison");
+        }
+    }
+}
+
+#[tokio::test]
+async fn settling_what_came_from_a_stream_that_is_gone_deletes_nothing_of_the_new_one() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let broker = builder(server).prefix("anew").hold_max(Duration::from_secs(60)).connect().await.unwrap();
+    send(&broker, "old").await;
+    let old = receive_one(&broker).await;
+    broker.delete(&orders()).await.unwrap();
+    let noticed = async {
+        while broker.held(&orders()).unsettled > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), noticed)
+        .await
+        .expect("the pull that was under way is told");
+    broker.provision(&orders()).await.unwrap();
+    let other = builder(server).prefix("anew").connect().await.unwrap();
+    send(&other, "new").await;
+    let new = receive_one(&other).await;
+    settle(&broker, old, Verdict::Acknowledge).await.unwrap();
+    assert_eq!(other.depth(&orders()).await.unwrap().stored, 1);
+    settle(&other, new, Verdict::Acknowledge).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_that_can_not_be_dead_lettered_holds_up_no_other() {
+    let Some(server) = SHARED.as_ref() else { return };
+    let builder = builder(server).prefix("nowhere").deliveries_max(1).hold_max(Duration::ZERO);
+    let broker = builder.visibility_timeout(Duration::from_millis(300)).prefetch(0).connect().await.unwrap();
+    send(&broker, "kills").await;
+    assert_eq!(receive_one(&broker).await.envelope, "kills");
+    context(server).await.delete_stream("nowhere-orders-dead").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let mut seen = HashSet::new();
+    for n in 0..20 {
+        send(&broker, &n.to_string()).await;
+    }
+    let all = async {
+        while seen.len() < 20 {
+            let delivery = receive_one(&broker).await;
+            seen.insert(delivery.envelope.clone());
+            settle(&broker, delivery, Verdict::Acknowledge).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("the good ones come");
 }
 
 #[tokio::test]

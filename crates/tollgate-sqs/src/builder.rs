@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
+use tollgate_broker_kit::BrokerSetupError;
 
 use super::SqsBroker;
 use tollgate_broker_kit::InboxSettings;
@@ -27,6 +29,16 @@ const IN_FLIGHT_MAX: usize = 10_000;
 
 /// Calls that wait for messages of an endpoint at a time: each brings ten.
 const RECEIVERS: usize = 4;
+
+/// How long one attempt of a call may take, if the client does not say. Without a limit a connection that is dark, as behind a gateway
+/// that has forgotten it, is waited for without end. Polls have a longer one.
+const ATTEMPT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a call may take with its repetitions, if the client does not say.
+const CALL_WITHIN: Duration = Duration::from_secs(15);
+
+/// Longest prefix of queues' names: 40 of 80 bytes are left for the endpoint's.
+const PREFIX_BYTES_MAX: usize = 40;
 
 /// Emulators want a signature and don't look at whose.
 const NOBODY: &str = "emulator";
@@ -120,13 +132,12 @@ impl SqsBuilder {
             receivers: RECEIVERS,
             provisioning: Provisioning::Beforehand,
         };
-        Self { client, settings }
+        Self { client: bounded(&client), settings }
     }
 
-    /// What the names of queues begin with: nothing if not given. At most 40 letters, digits, `_` and `-`.
+    /// Sets the beginning of queues' names: nothing if not given. At most 40 letters, digits, `_` and `-`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
-        self.settings.prefix.truncate(40);
         self
     }
 
@@ -172,8 +183,60 @@ impl SqsBuilder {
         self
     }
 
-    /// The broker. It makes no call yet.
-    pub fn build(self) -> SqsBroker {
-        SqsBroker { client: self.client, settings: self.settings, endpoints: Mutex::new(HashMap::new()) }
+    /// Builds the broker. It makes no call yet.
+    ///
+    /// # Errors
+    /// [`BrokerSetupError::Settings`] if the prefix is too long or has other signs.
+    pub fn build(self) -> Result<SqsBroker, BrokerSetupError> {
+        let prefix = &self.settings.prefix;
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if prefix.len() > PREFIX_BYTES_MAX || !prefix.chars().all(is_legal) {
+            let allowed = format!("at most {PREFIX_BYTES_MAX} letters, digits, `_` and `-`");
+            return Err(BrokerSetupError::settings(format!(
+                "the prefix {prefix:?} of queues must be {allowed}"
+            )));
+        }
+        Ok(SqsBroker { client: self.client, settings: self.settings, endpoints: Mutex::new(HashMap::new()) })
+    }
+}
+
+/// The same client with a limit for each call, where it has none of its own.
+fn bounded(client: &Client) -> Client {
+    let given = client.config().timeout_config();
+    let attempt = given.and_then(TimeoutConfig::operation_attempt_timeout).unwrap_or(ATTEMPT_WITHIN);
+    let call = given.and_then(TimeoutConfig::operation_timeout).unwrap_or(CALL_WITHIN);
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(call);
+    Client::from_conf(client.config().to_builder().timeout_config(timeouts.build()).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_has_a_time_limit_also_on_a_client_of_ones_own() {
+        let own = |timeouts: TimeoutConfig| {
+            let config = Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .region(Region::from_static("us-east-1"))
+                .timeout_config(timeouts)
+                .http_client(aws_smithy_http_client::Builder::new().build_http());
+            SqsBroker::on(Client::from_conf(config.build())).build().unwrap()
+        };
+        let limit =
+            |broker: &SqsBroker| broker.client.config().timeout_config().unwrap().operation_attempt_timeout();
+        assert_eq!(limit(&own(TimeoutConfig::builder().build())), Some(ATTEMPT_WITHIN));
+        let longer = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(9)).build();
+        assert_eq!(limit(&own(longer)), Some(Duration::from_secs(9)));
+    }
+
+    #[tokio::test]
+    async fn a_prefix_that_would_be_cut_is_refused() {
+        let with = |prefix: &str| SqsBroker::at_emulator("http://127.0.0.1:1").prefix(prefix).build();
+        assert!(with("shop-").is_ok());
+        for prefix in ["p".repeat(41).as_str(), "läden-", "a b"] {
+            let refused = with(prefix).unwrap_err().to_string();
+            assert!(refused.contains("at most 40"), "{refused}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, SendMessageBatchRequestEntry,
 };
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{
@@ -75,11 +76,8 @@ impl SqsBroker {
     /// Stops taking messages, and gives back what no receiver has seen. What receivers have can still be settled. Close the gate first.
     pub async fn close(&self) {
         let endpoints: Vec<_> = self.endpoints().values().cloned().collect();
-        for endpoint in endpoints {
-            if let Some(inbox) = endpoint.inbox.get() {
-                inbox.close().await;
-            }
-        }
+        // All together: each may wait for a long poll.
+        join_all(endpoints.iter().filter_map(|endpoint| endpoint.inbox.get()).map(Inbox::close)).await;
     }
 
     fn endpoints(&self) -> MutexGuard<'_, HashMap<EndpointName, Arc<Endpoint>>> {
@@ -102,7 +100,7 @@ impl SqsBroker {
             self.provision(name).await?;
         }
         let url = self.url(name, &self.queue_name(name, "")).await?;
-        let dead_url = self.url(name, &self.queue_name(name, provisioning::DEAD)).await?;
+        let dead_url = self.url(name, &self.queue_name(name, queue_name::DEAD)).await?;
         let made = || {
             let counters = Arc::new(EndpointCounters::new(name));
             Arc::new(Endpoint { name: name.clone(), url, dead_url, counters, inbox: OnceLock::new() })

@@ -32,6 +32,9 @@ const REASON: &str = "tollgate-dead-letter-reason";
 /// How often it had been delivered by then.
 const DELIVERIES: &str = "tollgate-deliveries";
 
+/// Most bytes of a dead letter: the limit of SQS since August 2025. A message that came has room for the reason below it.
+const DEAD_BYTES_MAX: usize = 1024 * 1024;
+
 /// Longest delay of a message: a limit of SQS.
 const DELAY_MAX: Duration = Duration::from_secs(15 * 60);
 
@@ -65,7 +68,7 @@ pub(super) fn entry(
             entry = entry.message_group_id(group(message.partition.as_str())).message_deduplication_id(id);
         }
     }
-    finish(endpoint, entry, STANDARD.encode(&message.envelope), &attributes)
+    finish(endpoint, entry, STANDARD.encode(&message.envelope), &attributes, BYTES_MAX)
 }
 
 /// The entry of a dead letter, and its size.
@@ -83,7 +86,6 @@ pub(super) fn dead_letter(
         "no reason was given".clone_into(&mut reason);
     }
     let mut attributes = vec![
-        (ENCODING, BASE64.to_owned()),
         (MESSAGE_ID, handle.message_id.clone()),
         (REASON, reason),
         (DELIVERIES, delivery_count.to_string()),
@@ -95,7 +97,15 @@ pub(super) fn dead_letter(
         let delivery = blake3::hash(handle.receipt.as_bytes()).to_hex();
         entry = entry.message_group_id(&handle.message_id).message_deduplication_id(delivery.as_str());
     }
-    finish(endpoint, entry, STANDARD.encode(&envelope), &attributes)
+    // A body of another producer stays what it was: in base64 it might be too large.
+    let body = match String::from_utf8(envelope.to_vec()) {
+        Ok(body) if !handle.is_encoded => body,
+        _ => {
+            attributes.push((ENCODING, BASE64.to_owned()));
+            STANDARD.encode(&envelope)
+        }
+    };
+    finish(endpoint, entry, body, &attributes, DEAD_BYTES_MAX)
 }
 
 fn finish(
@@ -103,6 +113,7 @@ fn finish(
     mut entry: aws_sdk_sqs::types::builders::SendMessageBatchRequestEntryBuilder,
     body: String,
     attributes: &[(&str, String)],
+    bytes_max: usize,
 ) -> Result<(SendMessageBatchRequestEntry, usize), BrokerError> {
     let of_builder = |error: aws_sdk_sqs::error::BuildError| misconfigured(endpoint, error.to_string());
     let mut size = body.len();
@@ -114,9 +125,9 @@ fn finish(
         let value = MessageAttributeValue::builder().data_type("String").string_value(value);
         entry = entry.message_attributes(*name, value.build().map_err(of_builder)?);
     }
-    if size > BYTES_MAX {
+    if size > bytes_max {
         let reason = format!(
-            "a message of {size} bytes is too large for SQS ({BYTES_MAX}): send large bodies as blobs"
+            "a message of {size} bytes is too large for SQS ({bytes_max}): send large bodies as blobs"
         );
         return Err(misconfigured(endpoint, reason));
     }
@@ -139,6 +150,7 @@ pub(super) fn arrival(message: Message) -> Option<Arrival<Handle>> {
     let encoded = text(ENCODING).is_some_and(|encoding| encoding == BASE64);
     let decoded = if encoded { STANDARD.decode(&body).ok() } else { None };
     // What is not what it says it is goes to the endpoint as it is, which dead-letters it with its own words.
+    let is_encoded = decoded.is_some();
     let envelope = decoded.map_or_else(|| Bytes::from(body), Bytes::from);
     let count = message.attributes.as_ref();
     let count = count.and_then(|known| known.get(&MessageSystemAttributeName::ApproximateReceiveCount));
@@ -148,8 +160,25 @@ pub(super) fn arrival(message: Message) -> Option<Arrival<Handle>> {
     let headers = headers.filter_map(|(name, value)| Some((name.clone(), value.string_value.clone()?)));
     let headers: Vec<(String, String)> = headers.take(TRACE_HEADERS_MAX).collect();
     Some(Arrival {
-        handle: Handle { receipt, message_id, headers },
+        handle: Handle { receipt, message_id, is_encoded, headers },
         envelope,
         delivery_count: count.and_then(|count| count.parse().ok()).unwrap_or(1),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_letter_of_a_foreign_message_has_the_body_that_it_came_with() {
+        let body = "x".repeat(250_000);
+        let message = Message::builder().receipt_handle("r").message_id("m").body(&body).build();
+        let arrival = arrival(message).unwrap();
+        let endpoint = EndpointName::new("orders").unwrap();
+        let (letter, size) = dead_letter(&endpoint, arrival, "no envelope", QueueKind::Standard).unwrap();
+        assert_eq!(letter.message_body(), body);
+        assert!(size < BYTES_MAX, "{size}");
+        assert!(!letter.message_attributes().unwrap().contains_key(ENCODING));
+    }
 }

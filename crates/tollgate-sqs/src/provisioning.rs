@@ -7,19 +7,18 @@ use tollgate_proto::{BrokerError, EndpointName};
 
 use super::builder::QueueKind;
 use super::{SqsBroker, failure};
-
-/// The end of the name of a queue for dead letters, before `.fifo`.
-pub(super) const DEAD: &str = "-dead";
+use tollgate_broker_kit::queue_name::DEAD;
 
 /// How long SQS keeps dead letters: 14 days, its limit.
 const DEAD_SECONDS: &str = "1209600";
 
-/// How long SQS keeps messages: the same. Its default is 4 days, after which a message is lost.
-const KEPT_SECONDS: &str = DEAD_SECONDS;
+/// How long SQS keeps messages: 10 days. Its default is 4 days, after which a message is lost. Shorter than dead letters are kept, since a
+/// message that SQS moves there by itself keeps its age.
+const KEPT_SECONDS: &str = "864000";
 
-/// Deliveries after which SQS itself puts a message aside. Above the gate's limit, whose dead letters have a reason; for messages that
-/// kill whoever takes them.
-const RECEIVES_MAX: u32 = 100;
+/// Deliveries after which SQS itself puts a message aside: the most that SQS allows. An outage spends deliveries and must not dead-letter
+/// anything; the gate's own limits come long before.
+const RECEIVES_MAX: u32 = 1000;
 
 /// About how many messages of an endpoint are where: SQS tells no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub struct SqsDepth {
 
 impl SqsBroker {
     /// Makes what an endpoint needs and is not there: its queue, and one for dead letters to which SQS moves by itself what it has
-    /// delivered 100 times. Queues that are there stay as they are: see [`SqsBroker::differences`].
+    /// delivered 1,000 times. Queues that are there stay as they are: see [`SqsBroker::differences`].
     ///
     /// # Errors
     /// [`BrokerError::Misconfigured`] if SQS refuses, [`BrokerError::Unavailable`] if it can't be reached.
@@ -73,7 +72,7 @@ impl SqsBroker {
                 "it has no redrive policy: a message that kills whoever takes it is delivered until it expires".to_owned(),
             ),
             policy => {
-                // {"deadLetterTargetArn":"...","maxReceiveCount":"100"}; some answer with a number.
+                // {"deadLetterTargetArn":"...","maxReceiveCount":"1000"}; some answer with a number.
                 let count = policy.split("maxReceiveCount").nth(1).map(|rest| rest.chars().filter(char::is_ascii_digit).collect::<String>());
                 if count.as_deref() != Some(RECEIVES_MAX.to_string().as_str()) {
                     let count = count.unwrap_or_default();
@@ -121,7 +120,11 @@ impl SqsBroker {
         }
         let mut call = self.client.create_queue().queue_name(name);
         if self.settings.kind == QueueKind::Fifo {
-            call = call.attributes(QueueAttributeName::FifoQueue, "true");
+            // In order and once within a group, which is a partition: that is all that is asked for, and takes far more messages.
+            call = call
+                .attributes(QueueAttributeName::FifoQueue, "true")
+                .attributes(QueueAttributeName::DeduplicationScope, "messageGroup")
+                .attributes(QueueAttributeName::FifoThroughputLimit, "perMessageGroupId");
         }
         for (name, value) in attributes {
             call = call.attributes(name, value);

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::Config;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::types::MessageSystemAttributeName;
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{BrokerError, EndpointName};
@@ -13,6 +15,9 @@ use tollgate_broker_kit::{Fetcher, Keeper, Order};
 /// How long SQS waits for a message: its limit. Each empty answer is paid for.
 const POLL: Duration = Duration::from_secs(20);
 
+/// How long one poll may take: SQS answers it, with messages or without, when its wait is over.
+const ANSWERED_WITHIN: Duration = POLL.saturating_add(Duration::from_secs(5));
+
 /// Most messages of one answer: a limit of SQS.
 const MESSAGES_MAX: usize = 10;
 
@@ -21,6 +26,8 @@ const MESSAGES_MAX: usize = 10;
 pub(super) struct Handle {
     pub(super) receipt: String,
     pub(super) message_id: String,
+    /// The body was base64 of the envelope; otherwise it is the envelope.
+    pub(super) is_encoded: bool,
     pub(super) headers: Vec<(String, String)>,
 }
 
@@ -44,6 +51,7 @@ impl Fetcher<Handle> for Receiver {
     // A poll that nobody waits for goes on at the server, and would take what is given back: it is there again only when its
     // visibility timeout is over. So every poll is waited for.
     const CLOSE_WAIT: Duration = POLL.saturating_add(Duration::from_secs(2));
+    const FETCH_WITHIN: Duration = ANSWERED_WITHIN.saturating_add(Duration::from_secs(1));
 
     fn fetch<'a>(&'a mut self, order: &'a Order<Handle>) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async move {
@@ -54,7 +62,13 @@ impl Fetcher<Handle> for Receiver {
                 .visibility_timeout(self.visibility_seconds);
             let call =
                 call.message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
-            let received = call.message_attribute_names("All").send().await;
+            // In place of the client's limits, which are those of calls that are answered at once.
+            let limits = TimeoutConfig::builder()
+                .operation_attempt_timeout(ANSWERED_WITHIN)
+                .operation_timeout(ANSWERED_WITHIN)
+                .build();
+            let call = call.message_attribute_names("All").customize();
+            let received = call.config_override(Config::builder().timeout_config(limits)).send().await;
             let received = received.map_err(|error| failure::of_call(&self.endpoint, &error))?;
             let arrivals: Vec<_> =
                 received.messages.unwrap_or_default().into_iter().filter_map(message::arrival).collect();

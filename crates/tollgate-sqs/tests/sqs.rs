@@ -69,14 +69,14 @@ async fn settle(broker: &SqsBroker, delivery: Delivery, verdict: Verdict) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqs_keeps_the_promises_of_a_broker() {
     let Some(server) = &*SERVER else { return };
-    let make = async || Arc::new(builder(server, "suite-").build()) as Arc<dyn Broker>;
+    let make = async || Arc::new(builder(server, "suite-").build().unwrap()) as Arc<dyn Broker>;
     broker_conformance::run(make, &CONFIG).await;
 }
 
 #[tokio::test]
 async fn a_delivery_that_is_worked_on_is_not_delivered_again() {
     let Some(server) = &*SERVER else { return };
-    let broker = builder(server, "held-").hold_max(Duration::from_secs(60)).build();
+    let broker = builder(server, "held-").hold_max(Duration::from_secs(60)).build().unwrap();
     broker.send(vec![message("a")]).await.remove(0).unwrap();
     let delivery = receive_one(&broker).await;
     let nothing = tokio::time::timeout(Duration::from_secs(5), receive_one(&broker)).await;
@@ -92,7 +92,7 @@ async fn a_dead_letter_is_put_aside_with_its_reason() {
         (QueueKind::Standard, "aside-", "aside-orders-dead"),
         (QueueKind::Fifo, "aside-fifo-", "aside-fifo-orders-dead.fifo"),
     ] {
-        let broker = builder(server, prefix).kind(kind).build();
+        let broker = builder(server, prefix).kind(kind).build().unwrap();
         broker.send(vec![message("poison")]).await.remove(0).unwrap();
         let delivery = receive_one(&broker).await;
         let reason = "it is poison,\nline after line".to_owned();
@@ -121,7 +121,7 @@ async fn a_dead_letter_is_put_aside_with_its_reason() {
 #[tokio::test]
 async fn a_fifo_queue_stores_a_message_once_and_takes_no_delay() {
     let Some(server) = &*SERVER else { return };
-    let broker = builder(server, "fifo-").kind(QueueKind::Fifo).build();
+    let broker = builder(server, "fifo-").kind(QueueKind::Fifo).build().unwrap();
     let delayed = OutgoingMessage { delay: Duration::from_secs(60), ..message("a") };
     for answer in broker.send(vec![delayed, message("b")]).await {
         answer.unwrap();
@@ -138,7 +138,7 @@ async fn a_fifo_queue_stores_a_message_once_and_takes_no_delay() {
 #[tokio::test]
 async fn what_is_missing_or_different_is_told_and_one_unfit_message_does_not_spoil_a_batch() {
     let Some(server) = &*SERVER else { return };
-    let broker = SqsBroker::at_emulator(server.address()).prefix("told-").build();
+    let broker = SqsBroker::at_emulator(server.address()).prefix("told-").build().unwrap();
     let missing = broker.verify(&orders()).await.unwrap_err();
     assert!(matches!(&missing, BrokerError::Misconfigured { .. }), "{missing}");
     assert!(missing.to_string().contains("told-orders"), "{missing}");
@@ -162,7 +162,7 @@ async fn what_is_missing_or_different_is_told_and_one_unfit_message_does_not_spo
 #[tokio::test]
 async fn closing_gives_back_what_nobody_has_seen() {
     let Some(server) = &*SERVER else { return };
-    let slow = || builder(server, "drained-").visibility_timeout(Duration::from_secs(600)).build();
+    let slow = || builder(server, "drained-").visibility_timeout(Duration::from_secs(600)).build().unwrap();
     let broker = slow();
     for answer in broker.send((0..10).map(|n| message(&n.to_string())).collect()).await {
         answer.unwrap();

@@ -113,7 +113,7 @@ impl BrokerOptions {
             #[cfg(feature = "kafka")]
             BrokerChoice::Kafka => kafka::open(self.url("HOST:PORT,HOST:PORT")?, &prefix).map(Some),
             #[cfg(feature = "sqs")]
-            BrokerChoice::Sqs => Ok(Some(sqs::open(self.url("http://HOST:PORT")?, &prefix))),
+            BrokerChoice::Sqs => sqs::open(self.url("http://HOST:PORT")?, &prefix).map(Some),
         }
     }
 

@@ -80,7 +80,7 @@ impl Kind {
                 Opened::Nats(Arc::new(broker))
             }
             Self::Sqs => {
-                let broker = SqsBroker::at_emulator(address).prefix(prefix).build();
+                let broker = SqsBroker::at_emulator(address).prefix(prefix).build()?;
                 broker.provision(endpoint).await?;
                 Opened::Sqs(Arc::new(broker))
             }

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 
@@ -10,6 +11,8 @@ struct Desk {
     extended: Mutex<Vec<u32>>,
     given_back: Mutex<Vec<u32>>,
     arrived: Notify,
+    is_deaf: AtomicBool,
+    is_gone: AtomicBool,
 }
 
 struct Clerk(Arc<Desk>);
@@ -17,11 +20,15 @@ struct Clerk(Arc<Desk>);
 impl Fetcher<u32> for Clerk {
     const FETCH_MAX: usize = 10;
     const CLOSE_WAIT: Duration = Duration::from_secs(1);
+    const FETCH_WITHIN: Duration = Duration::from_secs(25);
 
     fn fetch<'a>(&'a mut self, order: &'a Order<u32>) -> BoxFuture<'a, Result<(), BrokerError>> {
         self.0.orders.lock().unwrap().push(order.missing());
         Box::pin(async move {
             while order.missing() > 0 {
+                if self.0.is_gone.swap(false, Ordering::Relaxed) {
+                    order.forget_all();
+                }
                 let next = self.0.ready.lock().unwrap().pop_front();
                 match next {
                     Some(handle) => {
@@ -42,6 +49,9 @@ impl Keeper<u32> for Desk {
     }
 
     fn give_back(&self, handles: Vec<u32>) -> BoxFuture<'_, ()> {
+        if self.is_deaf.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         self.given_back.lock().unwrap().extend(handles);
         Box::pin(async {})
     }
@@ -96,13 +106,61 @@ async fn no_more_is_taken_than_is_asked_for_and_may_be_unsettled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_in_our_own_queue_is_extended_for_as_long_as_it_waits() {
-    let (desk, inbox) = open(1, SETTINGS);
-    settle_in_time(|| (inbox.held() == held(1, 1)).then_some(())).await;
-    tokio::time::sleep(SETTINGS.hold_max * 3).await;
-    let extended = desk.extended.lock().unwrap().len();
-    assert!(extended >= 60, "90 visibility timeouts of 10 s and a bit have passed: {extended}");
+async fn what_waits_for_a_visibility_timeout_is_given_back_and_nothing_is_prefetched_then() {
+    let (desk, inbox) = open(4, SETTINGS);
+    settle_in_time(|| (inbox.held() == held(2, 2)).then_some(())).await;
+    tokio::time::sleep(SETTINGS.visibility_timeout / 2).await;
+    assert_eq!(desk.extended.lock().unwrap().len(), 2, "until then it is kept");
+    tokio::time::sleep(SETTINGS.visibility_timeout).await;
+    assert_eq!(*desk.given_back.lock().unwrap(), [0, 1]);
+    assert_eq!(inbox.held(), Held::default());
+    tokio::time::sleep(SETTINGS.visibility_timeout * 3).await;
+    assert_eq!(desk.ready.lock().unwrap().len(), 2, "an idle process may have the rest");
+    // A process in trouble takes one at a time, and has that one only.
     assert_eq!(inbox.receive(1).await.unwrap().len(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(inbox.held(), held(0, 1));
+    // One that takes many has some prepared again.
+    desk.ready.lock().unwrap().extend(10..20);
+    desk.arrived.notify_one();
+    let taken = inbox.receive(3).await.unwrap().len();
+    settle_in_time(|| (inbox.held() == held(2, 1 + taken + 2)).then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_is_never_answered_fails_and_is_made_anew() {
+    let (desk, inbox) = open(0, SETTINGS);
+    let failed = inbox.receive(4).await;
+    assert!(
+        matches!(failed, Ok(ref none) if none.is_empty()),
+        "nothing has come in the time of a receiver: {failed:?}"
+    );
+    tokio::time::sleep(Clerk::FETCH_WITHIN).await;
+    let failed = inbox.receive(4).await.unwrap_err();
+    assert!(failed.to_string().contains("not answered"), "{failed}");
+    desk.ready.lock().unwrap().extend(0..4);
+    let mut answers = vec![inbox.receive(4).await, inbox.receive(4).await, inbox.receive(4).await];
+    answers.retain(|answer| answer.as_ref().is_ok_and(|deliveries| !deliveries.is_empty()));
+    assert!(!answers.is_empty(), "a new fetch finds what the dark one did not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_even_if_nothing_can_be_given_back() {
+    let (desk, inbox) = open(2, SETTINGS);
+    settle_in_time(|| (inbox.held() == held(2, 2)).then_some(())).await;
+    desk.is_deaf.store(true, Ordering::Relaxed);
+    tokio::time::timeout(TOLD_WITHIN * 2, inbox.close()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn receipts_of_a_queue_that_is_gone_settle_nothing() {
+    let (desk, inbox) = open(1, SETTINGS);
+    let delivery = inbox.receive(1).await.unwrap().remove(0);
+    desk.is_gone.store(true, Ordering::Relaxed);
+    desk.arrived.notify_one();
+    settle_in_time(|| (inbox.held() == Held::default()).then_some(())).await;
+    assert_eq!(inbox.held(), Held::default());
+    assert!(inbox.take(&delivery.receipt).is_none());
 }
 
 #[tokio::test(start_paused = true)]

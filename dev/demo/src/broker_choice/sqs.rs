@@ -6,6 +6,7 @@ use std::time::Duration;
 use tollgate_sqs::{Provisioning, SqsBroker};
 
 use super::OutsideBroker;
+use crate::error::DemoError;
 use crate::queues::{HOLD_MAX, VISIBILITY_TIMEOUT};
 use crate::remote::QueueDepth;
 
@@ -13,13 +14,14 @@ use crate::remote::QueueDepth;
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// Opens the broker. Its server may be starting still.
-pub fn open(url: &str, prefix: &str) -> OutsideBroker {
+pub fn open(url: &str, prefix: &str) -> Result<OutsideBroker, DemoError> {
     let broker = SqsBroker::at_emulator(url)
         .prefix(format!("{prefix}-"))
         .provisioning(Provisioning::OnUse)
         .visibility_timeout(VISIBILITY_TIMEOUT.max(SHORTEST))
         .hold_max(HOLD_MAX)
-        .build();
+        .build()
+        .map_err(|error| DemoError::Open(error.to_string()))?;
     let broker = Arc::new(broker);
     let asked = Arc::clone(&broker);
     let depth = move |endpoint| {
@@ -30,5 +32,5 @@ pub fn open(url: &str, prefix: &str) -> OutsideBroker {
             Ok(QueueDepth { left: count(depth.left), dead: count(depth.dead) })
         }) as _
     };
-    OutsideBroker { broker, depth: Arc::new(depth) }
+    Ok(OutsideBroker { broker, depth: Arc::new(depth) })
 }
