@@ -20,6 +20,9 @@ const PREFETCH_DEFAULT: u16 = 512;
 /// How long a delivery may stay unsettled: well below the 30 minutes of RabbitMQ's own `consumer_timeout`, which closes the channel.
 const VISIBILITY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
+/// How long a delivery may wait for a receiver in this process before another one may have it.
+const WAITING_MAX_DEFAULT: Duration = Duration::from_secs(30);
+
 /// How long to wait for settlements when the broker is closed.
 const DRAIN_WITHIN_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -58,6 +61,7 @@ impl RabbitMqBuilder {
             settings: Settings {
                 prefetch: PREFETCH_DEFAULT,
                 visibility_timeout: VISIBILITY_TIMEOUT_DEFAULT,
+                waiting_max: WAITING_MAX_DEFAULT,
                 drain_within: DRAIN_WITHIN_DEFAULT,
             },
         }
@@ -90,6 +94,13 @@ impl RabbitMqBuilder {
         self
     }
 
+    /// How long a delivery may wait for a receiver before it is put back: 30 s if not given. After that this process is sent one message at a
+    /// time, or none, until its receivers ask for more: it may be in trouble, and others idle.
+    pub const fn waiting_max(mut self, wait: Duration) -> Self {
+        self.settings.waiting_max = wait;
+        self
+    }
+
     /// How many messages the queue of an endpoint takes, if it is made, before a send is answered `BrokerError::Full`: no
     /// limit if not given. RabbitMQ takes some more while it looks.
     pub const fn capacity(mut self, messages: u32) -> Self {
@@ -97,8 +108,8 @@ impl RabbitMqBuilder {
         self
     }
 
-    /// The delays that have a queue, 30 at most. Others are rounded up to the next longer one. 16 if not given, from 100 ms to
-    /// 54 minutes, each twice as long as the one before.
+    /// The delays that have a queue of each endpoint, 30 at most. Others are rounded up to the next longer one; those up to one second wait
+    /// with the consumer. 3 s, 10 s, 30 s, 2 min, 10 min and an hour if not given.
     ///
     /// # Errors
     /// If there are none or too many.
@@ -127,15 +138,19 @@ impl RabbitMqBuilder {
         // Never the address itself, which holds a password.
         let wrong =
             |reason: String| BrokerSetupError::Settings { reason: format!("RabbitMQ's address: {reason}") };
-        let mut uri: AMQPUri = self.uri.parse().map_err(wrong)?;
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let publisher = Publisher::new(Link::open(uri.clone(), "tollgate publisher".to_owned()));
+        let mut uris = Vec::new();
+        for uri in self.uri.split(',') {
+            let mut uri: AMQPUri = uri.trim().parse().map_err(wrong)?;
+            uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+            uris.push(uri);
+        }
+        let publisher = Publisher::new(Link::open(uris.clone(), "tollgate publisher".to_owned()));
         Ok(RabbitMqBroker {
             topology: Arc::new(self.topology),
             settings: self.settings,
             queues: self.queues,
             publisher,
-            link: Arc::new(Link::open(uri, "tollgate consumer".to_owned())),
+            link: Arc::new(Link::open(uris, "tollgate consumer".to_owned())),
             endpoints: Mutex::new(Endpoints::default()),
             closing: CancellationToken::new(),
         })

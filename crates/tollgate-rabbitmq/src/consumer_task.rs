@@ -14,15 +14,15 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tollgate_broker_kit::consumer::{Begun, Copied, Settling, Shared, Waiting};
 
-use super::consumer::{Begun, Life, Published, Settling, Shared, Waiting, What};
+use super::consumer::{Deliveries, IN_PLACE_MAX, Settings, What};
 use super::link::{ANSWER_WITHIN, Link, REPLY_SUCCESS, pause};
 use super::message::{Message, Publication};
 use super::problem::Problem;
-use super::publisher::{NotSent, Publisher};
-use super::topology::Topology;
+use super::publisher::Publisher;
 use super::unsettled::Acknowledgement;
 
 /// When a message is put back that could neither be retried later nor be put aside.
@@ -33,22 +33,43 @@ const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 const LOOKS_PER_TIMEOUT: u32 = 20;
 
+/// How long to sleep when nothing is due.
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
+
 /// The task, and what it alone has.
 pub(super) struct Task {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared<Deliveries>>,
+    pub(super) settings: Settings,
     pub(super) queue: ShortString,
-    pub(super) topology: Arc<Topology>,
+    pub(super) capacity: Option<u32>,
     pub(super) link: Arc<Link>,
     pub(super) publisher: Arc<Publisher>,
-    pub(super) settlings: mpsc::Receiver<Settling>,
+    pub(super) settlings: mpsc::Receiver<Settling<What>>,
     pub(super) closing: CancellationToken,
-    pub(super) publishing: FuturesUnordered<BoxFuture<'static, Published>>,
+    pub(super) publishing: FuturesUnordered<BoxFuture<'static, Copied>>,
 }
 
 /// Why a channel is not used any more.
 enum Ended {
     Closing,
     Lost(Problem),
+}
+
+/// How many messages RabbitMQ may send ahead of the receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    /// As many as the settings say.
+    Wide,
+    /// One: receivers ask for one message at a time, and other processes may be idle.
+    Narrow,
+    /// None: no receiver asks.
+    Shut,
+}
+
+/// What consumes on a channel.
+struct Subscription {
+    consumer: Option<Consumer>,
+    flow: Flow,
 }
 
 impl Task {
@@ -65,23 +86,19 @@ impl Task {
             self.publishing.clear();
             let Ended::Lost(problem) = ended else { break };
             failures = if opened_at.elapsed() > ANSWER_WITHIN { 1 } else { failures + 1 };
-            tracing::warn!(endpoint = %self.shared.endpoint, ?problem, failures, "no messages come from RabbitMQ");
+            tracing::warn!(endpoint = %self.shared.endpoint(), ?problem, failures, "no messages come from RabbitMQ");
             {
-                let mut state = self.shared.state();
-                state.unsettled.begin_channel();
-                state.problem = Some(problem);
+                let mut deliveries = self.shared.ledger();
+                deliveries.unsettled.begin_channel();
+                deliveries.problem = Some(problem);
             }
             self.shared.arrived.notify_waiters();
             if self.refusing(tokio::time::sleep(pause(failures))).await.is_none() {
                 break;
             }
         }
-        {
-            let mut state = self.shared.state();
-            state.life = Life::Closed;
-            state.unsettled.begin_channel();
-        }
-        self.shared.arrived.notify_waiters();
+        self.shared.ledger().unsettled.begin_channel();
+        self.shared.close();
     }
 
     /// Waits for something while there is no channel. What is to be settled meanwhile comes again. `None`: it is to end.
@@ -97,16 +114,10 @@ impl Task {
     }
 
     async fn open(&mut self) -> Option<Result<(Channel, Consumer), Problem>> {
-        let (link, queue, prefetch) =
-            (Arc::clone(&self.link), self.queue.clone(), self.shared.settings.prefetch);
+        let (link, queue, prefetch) = (Arc::clone(&self.link), self.queue.clone(), self.settings.prefetch);
         let opening = async move {
             let channel = link.channel().await?;
-            let problem = |error: lapin::Error| Problem::of(&error);
-            channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(problem)?;
-            let options = BasicConsumeOptions::default();
-            let tag = ShortString::default();
-            let consumer =
-                channel.basic_consume(queue, tag, options, FieldTable::default()).await.map_err(problem)?;
+            let consumer = subscribe(&channel, queue, prefetch).await.map_err(|error| Problem::of(&error))?;
             Ok((channel, consumer))
         };
         let answered = self.refusing(tokio::time::timeout(ANSWER_WITHIN * 2, opening)).await?;
@@ -114,41 +125,51 @@ impl Task {
     }
 
     /// Takes and settles messages until the channel is lost or the broker is closed and nothing is left to settle.
-    async fn consume(&mut self, channel: &Channel, mut consumer: Consumer) -> Ended {
+    async fn consume(&mut self, channel: &Channel, consumer: Consumer) -> Ended {
         {
-            let mut state = self.shared.state();
-            state.unsettled.begin_channel();
-            state.problem = None;
+            let mut deliveries = self.shared.ledger();
+            deliveries.unsettled.begin_channel();
+            deliveries.problem = None;
         }
-        let settings = self.shared.settings.clone();
-        let every = (settings.visibility_timeout / LOOKS_PER_TIMEOUT).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
+        let mut subscription = Subscription { consumer: Some(consumer), flow: Flow::Wide };
+        let every =
+            (self.settings.visibility_timeout / LOOKS_PER_TIMEOUT).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
         let mut look = tokio::time::interval(every);
         let mut drained_by = None;
         loop {
+            let due = self.shared.ledger().unsettled.next_due();
+            let due = due.unwrap_or_else(|| Instant::now() + NOTHING_DUE);
             let done = tokio::select! {
-                came = consumer.next() => match came {
-                    Some(Ok(delivery)) => self.arrive(delivery, &mut consumer),
+                came = subscription.next() => match came {
+                    Some(Ok(delivery)) => self.arrive(delivery, &mut subscription),
                     Some(Err(error)) => return Ended::Lost(Problem::of(&error)),
-                    None if drained_by.is_none() => {
+                    None => {
                         return Ended::Lost(Problem::passing("RabbitMQ cancelled the consumer: is the queue gone?"));
                     }
-                    None => self.shared.look_after(channel).await,
                 },
                 Some(settling) = self.settlings.recv() => self.settle(channel, settling).await,
-                Some(published) = self.publishing.next(), if !self.publishing.is_empty() => {
-                    self.published(channel, published).await
+                Some(copied) = self.publishing.next(), if !self.publishing.is_empty() => {
+                    self.copied(channel, copied).await
                 }
-                _ = look.tick() => self.shared.look_after(channel).await,
+                () = sleep_until(due) => {
+                    self.shared.ledger().unsettled.pass_time(Instant::now());
+                    self.shared.arrived.notify_one();
+                    Ok(())
+                }
+                () = self.shared.taken.notified(), if subscription.flow != Flow::Wide && drained_by.is_none() => {
+                    self.follow_demand(channel, &mut subscription).await
+                }
+                _ = look.tick() => self.look_after(channel, &mut subscription, drained_by.is_some()).await,
                 () = self.closing.cancelled(), if drained_by.is_none() => {
-                    drained_by = Some(Instant::now() + settings.drain_within);
-                    self.shared.give_back_what_nobody_has(channel, &consumer).await
+                    drained_by = Some(Instant::now() + self.settings.drain_within);
+                    self.stop(channel, &mut subscription).await
                 }
             };
             if let Err(error) = done {
                 return Ended::Lost(Problem::of(&error));
             }
             if let Some(until) = drained_by {
-                let (is_empty, late) = (self.shared.state().unsettled.is_empty(), Instant::now() >= until);
+                let (is_empty, late) = (self.shared.ledger().unsettled.is_empty(), Instant::now() >= until);
                 if is_empty || late {
                     let _ = channel.close(REPLY_SUCCESS, "closed".into()).await;
                     return Ended::Closing;
@@ -161,26 +182,30 @@ impl Task {
     fn arrive(
         &mut self,
         first: lapin::message::Delivery,
-        consumer: &mut Consumer,
+        subscription: &mut Subscription,
     ) -> Result<(), lapin::Error> {
         let mut next = Some(Ok(first));
         let mut early = Vec::new();
         {
-            let mut state = self.shared.state();
+            let mut deliveries = self.shared.ledger();
+            let now = Instant::now();
             while let Some(delivery) = next {
                 let delivery = delivery?;
                 let tag = delivery.delivery_tag;
                 let message = Message::read(delivery);
                 let left = message.early_by();
-                let copy = left.map(|left| {
-                    message.delayed_further(left, self.topology.delay_exchange(left), self.queue.clone())
-                });
-                let serial = state.unsettled.arrive(tag, message);
-                if let Some(copy) = copy {
-                    state.unsettled.withdraw(serial);
-                    early.push((serial, copy));
+                let copy = left
+                    .filter(|left| *left > IN_PLACE_MAX)
+                    .map(|left| message.delayed_further(left, deliveries.after(left)));
+                let serial = deliveries.unsettled.arrive(tag, message, now);
+                if let Some(left) = left {
+                    deliveries.unsettled.withdraw(serial);
+                    match copy {
+                        Some(copy) => early.push((serial, copy)),
+                        None => deliveries.unsettled.wait(serial, now + left),
+                    }
                 }
-                next = consumer.next().now_or_never().flatten();
+                next = subscription.next().now_or_never().flatten();
             }
         }
         self.shared.arrived.notify_one();
@@ -192,68 +217,54 @@ impl Task {
     }
 
     fn publish(&mut self, which: Vec<(usize, u64)>, copies: Vec<Publication>, waiting: Option<Waiting>) {
-        let (publisher, endpoint) = (Arc::clone(&self.publisher), self.shared.endpoint.clone());
-        let capacity = self.topology.capacity;
+        let (publisher, endpoint) = (Arc::clone(&self.publisher), self.shared.endpoint().clone());
+        let capacity = self.capacity;
         self.publishing.push(Box::pin(async move {
-            let answers = publisher.publish(copies).await;
-            let outcome = |((place, serial), answer): ((usize, u64), Result<(), NotSent>)| {
-                (place, serial, answer.map_err(|not_sent| not_sent.at(&endpoint, capacity)))
-            };
-            Published { outcomes: which.into_iter().zip(answers).map(outcome).collect(), waiting }
+            let answers = publisher.publish(copies).await.into_iter();
+            let answers = answers.map(|answer| answer.map_err(|not_sent| not_sent.at(&endpoint, capacity)));
+            Copied::new(which, answers, waiting)
         }));
     }
 
-    async fn settle(&mut self, channel: &Channel, settling: Settling) -> Result<(), lapin::Error> {
-        let Settling { begun, answer } = settling;
-        let answers = vec![Ok(()); begun.len()];
+    async fn settle(&mut self, channel: &Channel, settling: Settling<What>) -> Result<(), lapin::Error> {
+        let (begun, waiting) = settling.split();
         let (mut done, mut back, mut which, mut copies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (index, Begun { serial, what, .. }) in begun.into_iter().enumerate() {
-            match what {
+        for (index, Begun { number: serial, action, .. }) in begun.into_iter().enumerate() {
+            match action {
                 What::Acknowledge => done.push(serial),
                 What::PutBack => back.push(serial),
+                What::Later { after } => self.shared.ledger().unsettled.retry(serial, Instant::now() + after),
                 What::Replace(copy) => {
                     which.push((index, serial));
                     copies.push(*copy);
                 }
             }
         }
-        self.shared.acknowledge(channel, done).await?;
-        self.shared.put_back(channel, back).await?;
+        self.acknowledge(channel, done).await?;
+        self.put_back(channel, back).await?;
         if copies.is_empty() {
-            // Whoever asked may have gone.
-            let _ = answer.send(answers);
+            waiting.answer();
         } else {
-            self.publish(which, copies, Some(Waiting { answers, answer }));
+            self.publish(which, copies, Some(waiting));
         }
         Ok(())
     }
 
-    async fn published(&mut self, channel: &Channel, published: Published) -> Result<(), lapin::Error> {
-        let Published { outcomes, mut waiting } = published;
-        let mut done = Vec::with_capacity(outcomes.len());
-        for (index, serial, outcome) in outcomes {
-            if let Err(error) = &outcome {
-                tracing::warn!(endpoint = %self.shared.endpoint, %error, "a delivery could not be settled: it is put back");
-                self.shared.state().unsettled.hold(serial, Instant::now() + PUT_BACK_AFTER);
-            } else {
-                done.push(serial);
-            }
-            if let Some(waiting) = &mut waiting {
-                waiting.answers[index] = outcome;
-            }
+    async fn copied(&mut self, channel: &Channel, copied: Copied) -> Result<(), lapin::Error> {
+        let (done, failed, waiting) = copied.split();
+        for (serial, error) in failed {
+            tracing::warn!(endpoint = %self.shared.endpoint(), %error, "a delivery could not be settled: it is put back");
+            self.shared.ledger().unsettled.hold(serial, Instant::now() + PUT_BACK_AFTER);
         }
-        self.shared.acknowledge(channel, done).await?;
-        if let Some(Waiting { answers, answer }) = waiting {
-            let _ = answer.send(answers);
+        self.acknowledge(channel, done).await?;
+        if let Some(waiting) = waiting {
+            waiting.answer();
         }
         Ok(())
     }
-}
 
-/// What RabbitMQ is told about deliveries. Only the task does so.
-impl Shared {
-    async fn acknowledge(&self, channel: &Channel, serials: Vec<u64>) -> Result<(), lapin::Error> {
-        let acknowledgements = self.state().unsettled.acknowledge(serials);
+    async fn acknowledge(&mut self, channel: &Channel, serials: Vec<u64>) -> Result<(), lapin::Error> {
+        let acknowledgements = self.shared.ledger().unsettled.acknowledge(serials);
         for acknowledgement in acknowledgements {
             let (tag, multiple) = match acknowledgement {
                 Acknowledgement::One(tag) => (tag, false),
@@ -264,9 +275,9 @@ impl Shared {
         Ok(())
     }
 
-    async fn put_back(&self, channel: &Channel, serials: Vec<u64>) -> Result<(), lapin::Error> {
+    async fn put_back(&mut self, channel: &Channel, serials: Vec<u64>) -> Result<(), lapin::Error> {
         for serial in serials {
-            let tag = self.state().unsettled.put_back(serial);
+            let tag = self.shared.ledger().unsettled.put_back(serial);
             if let Some(tag) = tag {
                 channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await?;
             }
@@ -274,30 +285,110 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts back what nobody has settled in time.
-    async fn look_after(&self, channel: &Channel) -> Result<(), lapin::Error> {
-        let overdue = self.state().unsettled.overdue(Instant::now());
+    /// Puts back what was not settled in time, and what has waited too long for a receiver.
+    async fn look_after(
+        &mut self,
+        channel: &Channel,
+        subscription: &mut Subscription,
+        is_draining: bool,
+    ) -> Result<(), lapin::Error> {
+        let now = Instant::now();
+        let (overdue, waited) = {
+            let deliveries = self.shared.ledger();
+            (deliveries.unsettled.overdue(now), deliveries.unsettled.waited(now))
+        };
         if !overdue.is_empty() {
-            let (endpoint, count) = (&self.endpoint, overdue.len());
+            let (endpoint, count) = (self.shared.endpoint(), overdue.len());
             tracing::warn!(%endpoint, count, "deliveries were not settled in time and are put back");
         }
-        self.put_back(channel, overdue).await
+        self.put_back(channel, overdue).await?;
+        if is_draining || waited.is_none_or(|waited| waited < self.settings.waiting_max) {
+            return Ok(());
+        }
+        let is_asked = self.shared.demand().is_some_and(|(ago, _)| ago < self.settings.waiting_max);
+        self.change_flow(channel, subscription, if is_asked { Flow::Narrow } else { Flow::Shut }).await
     }
 
-    /// Ends the deliveries, and puts back those that no receiver has got.
-    async fn give_back_what_nobody_has(
-        &self,
+    /// A receiver has asked: messages may come again, as many as it seems to want.
+    async fn follow_demand(
+        &mut self,
         channel: &Channel,
-        consumer: &Consumer,
+        subscription: &mut Subscription,
     ) -> Result<(), lapin::Error> {
-        channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
-        let idle = {
-            let mut state = self.state();
-            state.life = Life::Closed;
-            state.unsettled.take_nothing_more();
-            state.unsettled.idle()
+        match (self.shared.demand(), subscription.flow) {
+            (Some((_, max)), _) if max > 1 => self.change_flow(channel, subscription, Flow::Wide).await,
+            (Some(_), Flow::Shut) => self.change_flow(channel, subscription, Flow::Narrow).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Subscribes anew on the same channel, so that what receivers have stays theirs. What waits goes back if less is to wait.
+    async fn change_flow(
+        &mut self,
+        channel: &Channel,
+        subscription: &mut Subscription,
+        flow: Flow,
+    ) -> Result<(), lapin::Error> {
+        self.unsubscribe(channel, subscription).await?;
+        if flow != Flow::Wide {
+            let waiting = self.shared.ledger().unsettled.take_waiting();
+            let (endpoint, count) = (self.shared.endpoint(), waiting.len());
+            tracing::debug!(%endpoint, count, ?flow, "messages that waited here too long are put back");
+            self.put_back(channel, waiting).await?;
+        }
+        let prefetch = match flow {
+            Flow::Wide => self.settings.prefetch,
+            Flow::Narrow => 1,
+            Flow::Shut => 0,
         };
-        self.arrived.notify_waiters();
+        if flow != Flow::Shut {
+            subscription.consumer = Some(subscribe(channel, self.queue.clone(), prefetch).await?);
+        }
+        subscription.flow = flow;
+        Ok(())
+    }
+
+    /// Ends the deliveries; what is on its way arrives first.
+    async fn unsubscribe(
+        &mut self,
+        channel: &Channel,
+        subscription: &mut Subscription,
+    ) -> Result<(), lapin::Error> {
+        let Some(consumer) = &subscription.consumer else { return Ok(()) };
+        channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+        if let Some(Some(first)) = subscription.next().now_or_never() {
+            self.arrive(first?, subscription)?;
+        }
+        subscription.consumer = None;
+        Ok(())
+    }
+
+    /// Ends the deliveries for good, and puts back those that no receiver has got.
+    async fn stop(&mut self, channel: &Channel, subscription: &mut Subscription) -> Result<(), lapin::Error> {
+        self.unsubscribe(channel, subscription).await?;
+        let idle = {
+            let mut deliveries = self.shared.ledger();
+            deliveries.unsettled.take_nothing_more();
+            deliveries.unsettled.idle()
+        };
+        self.shared.close();
         self.put_back(channel, idle).await
     }
+}
+
+impl Subscription {
+    /// The next delivery; none ever, if there is no consumer.
+    async fn next(&mut self) -> Option<Result<lapin::message::Delivery, lapin::Error>> {
+        match &mut self.consumer {
+            Some(consumer) => consumer.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Begins to consume. The prefetch is that of this consumer alone.
+async fn subscribe(channel: &Channel, queue: ShortString, prefetch: u16) -> Result<Consumer, lapin::Error> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+    channel.basic_consume(queue, tag, options, FieldTable::default()).await
 }

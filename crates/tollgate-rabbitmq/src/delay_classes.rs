@@ -3,13 +3,10 @@
 
 use std::time::Duration;
 
-/// The shortest class: about the first back-off of a retry.
-const FIRST: Duration = Duration::from_millis(100);
+/// The classes if nothing else is said, in seconds. Few, since each is a queue of every endpoint; shorter delays wait with the consumer.
+const DEFAULT_SECONDS: [u64; 6] = [3, 10, 30, 120, 600, 3600];
 
-/// How many classes there are if nothing else is said: from 100 ms to 54 minutes, each twice as long as the one before.
-const COUNT_DEFAULT: u32 = 16;
-
-/// Most classes: one more would be three years long.
+/// Most classes.
 pub(super) const COUNT_MAX: usize = 30;
 
 /// The delays that have a queue, in ascending order; at least one.
@@ -18,7 +15,7 @@ pub(super) struct DelayClasses(Vec<Duration>);
 
 impl Default for DelayClasses {
     fn default() -> Self {
-        Self((0..COUNT_DEFAULT).map(|doublings| FIRST * (1 << doublings)).collect())
+        Self(DEFAULT_SECONDS.into_iter().map(Duration::from_secs).collect())
     }
 }
 
@@ -57,7 +54,7 @@ mod tests {
     fn a_delay_gets_the_shortest_class_that_is_long_enough() {
         let classes = DelayClasses::default();
         let of = |millis| classes.of(Duration::from_millis(millis)).as_millis();
-        assert_eq!([of(1), of(100), of(101), of(3000)], [100, 100, 200, 3200]);
+        assert_eq!([of(1), of(3000), of(3001), of(60_000)], [3000, 3000, 10_000, 120_000]);
     }
 
     #[test]

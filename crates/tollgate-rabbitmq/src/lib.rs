@@ -18,12 +18,15 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
+use tollgate_broker_kit::consumer::{EndpointConsumer, Shared};
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 
 pub use builder::{Queues, RabbitMqBuilder};
-use consumer::{EndpointConsumer, Settings, exchange_for};
+use consumer::{Deliveries, Settings};
+use consumer_task::Task;
 use link::Link;
 use message::Publication;
 use publisher::Publisher;
@@ -58,7 +61,7 @@ pub struct RabbitMqBroker {
 
 #[derive(Default)]
 struct Endpoints {
-    consumers: HashMap<EndpointName, Arc<EndpointConsumer>>,
+    consumers: HashMap<EndpointName, Arc<EndpointConsumer<Deliveries>>>,
     counters: HashMap<EndpointName, Arc<EndpointCounters>>,
     provisioned: HashSet<EndpointName>,
 }
@@ -100,7 +103,8 @@ impl RabbitMqBroker {
             return Err(problem.at(endpoint));
         }
         let consumer = self.endpoints().consumers.get(endpoint).cloned();
-        consumer.and_then(|consumer| consumer.problem()).map_or(Ok(()), Err)
+        let problem = consumer.and_then(|consumer| consumer.shared().ledger().problem.clone());
+        problem.map_or(Ok(()), |problem| Err(problem.at(endpoint)))
     }
 
     /// Ends all giving and taking. Receivers get [`BrokerError::Closed`]; deliveries that nobody has got go back at once, and
@@ -143,21 +147,37 @@ impl RabbitMqBroker {
         Ok(())
     }
 
-    fn consumer(&self, endpoint: &EndpointName) -> Result<Arc<EndpointConsumer>, BrokerError> {
+    /// What was made can be gone; then it is made again at the next use.
+    fn note(&self, endpoint: &EndpointName, error: &BrokerError) {
+        if matches!(error, BrokerError::Misconfigured { .. }) {
+            self.endpoints().provisioned.remove(endpoint);
+        }
+    }
+
+    fn consumer(&self, endpoint: &EndpointName) -> Result<Arc<EndpointConsumer<Deliveries>>, BrokerError> {
         let counters = self.counters(endpoint);
         let mut endpoints = self.endpoints();
         if let Some(consumer) = endpoints.consumers.get(endpoint) {
             return Ok(Arc::clone(consumer));
         }
-        let consumer = Arc::new(EndpointConsumer::open(
-            endpoint.clone(),
-            self.settings.clone(),
-            Arc::clone(&self.topology),
-            Arc::clone(&self.link),
-            Arc::clone(&self.publisher),
-            counters,
-            self.closing.child_token(),
-        )?);
+        let deliveries = Deliveries::new(endpoint.clone(), Arc::clone(&self.topology))?;
+        let queue = deliveries.queue.clone();
+        let shared = Shared::new(endpoint.clone(), self.settings.visibility_timeout, counters, deliveries);
+        let consumer = EndpointConsumer::open(Arc::clone(&shared), |settlings| {
+            let task = Task {
+                shared,
+                settings: self.settings.clone(),
+                queue,
+                capacity: self.topology.capacity,
+                link: Arc::clone(&self.link),
+                publisher: Arc::clone(&self.publisher),
+                settlings,
+                closing: self.closing.child_token(),
+                publishing: FuturesUnordered::new(),
+            };
+            Ok::<_, BrokerError>(task.run())
+        });
+        let consumer = Arc::new(consumer?);
         endpoints.consumers.insert(endpoint.clone(), Arc::clone(&consumer));
         Ok(consumer)
     }
@@ -165,8 +185,8 @@ impl RabbitMqBroker {
     async fn publication(&self, message: OutgoingMessage) -> Result<Publication, BrokerError> {
         self.first_use(&message.endpoint).await?;
         let queue = self.topology.queue(&message.endpoint)?;
-        let exchange = exchange_for(message.delay, &self.topology);
-        Ok(Publication::first(message, exchange, queue))
+        let route = self.topology.route(&queue, message.delay);
+        Ok(Publication::first(message, route))
     }
 
     async fn send_all(&self, messages: Vec<OutgoingMessage>) -> Vec<Result<(), BrokerError>> {
@@ -190,7 +210,11 @@ impl RabbitMqBroker {
         for ((place, endpoint), sent) in places.into_iter().zip(sent) {
             match sent {
                 Ok(()) => self.counters(&endpoint).sent(1),
-                Err(not_sent) => answers[place] = Err(not_sent.at(&endpoint, self.topology.capacity)),
+                Err(not_sent) => {
+                    let error = not_sent.at(&endpoint, self.topology.capacity);
+                    self.note(&endpoint, &error);
+                    answers[place] = Err(error);
+                }
             }
         }
         answers
@@ -211,7 +235,11 @@ impl Broker for RabbitMqBroker {
         Box::pin(async move {
             self.first_use(&endpoint).await?;
             let consumer = self.consumer(&endpoint)?;
-            consumer.receive(max).await
+            let received = consumer.receive(max).await;
+            if let Err(error) = &received {
+                self.note(&endpoint, error);
+            }
+            received
         })
     }
 
@@ -223,7 +251,7 @@ impl Broker for RabbitMqBroker {
         let consumer = self.endpoints().consumers.get(endpoint).cloned();
         Box::pin(async move {
             match consumer {
-                Some(consumer) => consumer.settle(settlements, &self.topology).await,
+                Some(consumer) => consumer.settle(settlements).await,
                 // Nothing was received from it, so there is nothing to settle.
                 None => vec![Ok(()); settlements.len()],
             }

@@ -44,10 +44,10 @@ pub(super) struct Link {
 
 impl Link {
     /// Begins to connect. `name` is what RabbitMQ shows to its operators.
-    pub(super) fn open(uri: AMQPUri, name: String) -> Self {
+    pub(super) fn open(uris: Vec<AMQPUri>, name: String) -> Self {
         let (tell, state) = watch::channel(State::Down(Problem::passing("not connected yet")));
         let closing = CancellationToken::new();
-        let task = tokio::spawn(keep_connected(uri, name, tell, closing.clone()));
+        let task = tokio::spawn(keep_connected(uris, name, tell, closing.clone()));
         Self { state, closing, task: Mutex::new(Some(task)) }
     }
 
@@ -93,9 +93,18 @@ impl Drop for Link {
     }
 }
 
-async fn keep_connected(uri: AMQPUri, name: String, tell: watch::Sender<State>, closing: CancellationToken) {
+async fn keep_connected(
+    uris: Vec<AMQPUri>,
+    name: String,
+    tell: watch::Sender<State>,
+    closing: CancellationToken,
+) {
     let mut failures = 0;
+    // The nodes of a cluster in turns, from any of them.
+    let mut node = fastrand::usize(..uris.len().max(1));
     while !closing.is_cancelled() {
+        node = (node + 1) % uris.len().max(1);
+        let Some(uri) = uris.get(node) else { return };
         let properties = ConnectionProperties::default().with_connection_name(name.clone().into());
         let connecting =
             tokio::time::timeout(ANSWER_WITHIN, Connection::connect_uri(uri.clone(), properties));

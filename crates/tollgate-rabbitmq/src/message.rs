@@ -43,6 +43,13 @@ pub(super) struct Message {
     not_before_ms: Option<u64>,
 }
 
+/// Where a message is published.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+}
+
 /// A message to be published.
 #[derive(Clone, Debug)]
 pub(super) struct Publication {
@@ -84,6 +91,11 @@ impl Message {
         Delivery { envelope: self.envelope.clone(), receipt, delivery_count: self.delivery_count }
     }
 
+    /// It is given out once more, from memory.
+    pub(super) const fn count_delivery(&mut self) {
+        self.delivery_count = self.delivery_count.saturating_add(1);
+    }
+
     /// How long it is still too early, if it is.
     pub(super) fn early_by(&self) -> Option<Duration> {
         let left = self.not_before_ms?.checked_sub(now_ms())?;
@@ -91,32 +103,21 @@ impl Message {
     }
 
     /// A copy that comes after a delay. `deliveries` is how often it has been given out.
-    fn again(
-        &self,
-        deliveries: u32,
-        delay: Duration,
-        exchange: ShortString,
-        queue: ShortString,
-    ) -> Publication {
+    fn again(&self, deliveries: u32, delay: Duration, route: Route) -> Publication {
         let mut headers = self.headers.clone();
         headers.insert(DELIVERIES.into(), AMQPValue::LongUInt(deliveries));
         insert_not_before(&mut headers, delay);
-        self.publication(headers, exchange, queue)
+        self.publication(headers, route.exchange, route.routing_key)
     }
 
     /// A copy for another delivery.
-    pub(super) fn retried(&self, delay: Duration, exchange: ShortString, queue: ShortString) -> Publication {
-        self.again(self.delivery_count, delay, exchange, queue)
+    pub(super) fn retried(&self, delay: Duration, route: Route) -> Publication {
+        self.again(self.delivery_count, delay, route)
     }
 
     /// A copy that waits for the rest of its delay; nobody has got it.
-    pub(super) fn delayed_further(
-        &self,
-        left: Duration,
-        exchange: ShortString,
-        queue: ShortString,
-    ) -> Publication {
-        self.again(self.delivery_count - 1, left, exchange, queue)
+    pub(super) fn delayed_further(&self, left: Duration, route: Route) -> Publication {
+        self.again(self.delivery_count - 1, left, route)
     }
 
     /// A copy that is put aside with the reason.
@@ -152,7 +153,7 @@ impl Message {
 
 impl Publication {
     /// A message on its first way.
-    pub(super) fn first(message: OutgoingMessage, exchange: ShortString, queue: ShortString) -> Self {
+    pub(super) fn first(message: OutgoingMessage, route: Route) -> Self {
         let mut headers = FieldTable::default();
         for (name, value) in &message.headers {
             // Trace context, whose names are short. A header that AMQP has no room for is not worth a message.
@@ -162,7 +163,8 @@ impl Publication {
         }
         insert_not_before(&mut headers, message.delay);
         let properties = properties(headers).with_message_id(message.message_id.to_string().into());
-        Self { exchange, routing_key: queue, properties, body: message.envelope }
+        let Route { exchange, routing_key } = route;
+        Self { exchange, routing_key, properties, body: message.envelope }
     }
 }
 

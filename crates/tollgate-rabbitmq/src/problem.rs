@@ -7,6 +7,13 @@ use tollgate_proto::{BrokerError, EndpointName};
 /// declared with other arguments), NOT-ALLOWED (no such virtual host).
 const STANDING_CODES: [u16; 4] = [403, 404, 406, 530];
 
+/// The code with which RabbitMQ closes a channel that holds a delivery for longer than its `consumer_timeout`.
+const PRECONDITION_FAILED: u16 = 406;
+
+fn is_timeout(error: &Error) -> bool {
+    error.to_string().contains("timed out")
+}
+
 /// Why something did not work, not yet said of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
@@ -19,6 +26,10 @@ pub(super) enum Problem {
 impl Problem {
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
+            // The same code as for a queue that is declared with other arguments, but it passes.
+            ErrorKind::ProtocolError(said) if said.get_id() == PRECONDITION_FAILED && is_timeout(error) => {
+                Self::Passing(format!("{error}: raise consumer_timeout, or lower visibility_timeout"))
+            }
             ErrorKind::ProtocolError(said) if STANDING_CODES.contains(&said.get_id()) => {
                 Self::Standing(error.to_string())
             }

@@ -10,7 +10,7 @@ use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use tokio::sync::Semaphore;
 
-use super::link::Link;
+use super::link::{ANSWER_WITHIN, Link};
 use super::message::Publication;
 use super::problem::Problem;
 
@@ -53,11 +53,34 @@ impl Publisher {
     /// The batch has a channel of its own. What RabbitMQ returns says which message it was, but the library hands it out
     /// with the next confirmation of that channel, whosever that is: so it must be one of this batch. For the same reason a
     /// channel whose batch was given up half-way is not used again.
+    ///
+    /// RabbitMQ closes the channel for a message that is larger than it takes, and says nothing about the others of its batch: each of those
+    /// that failed with it is sent again by itself.
     pub(super) async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), NotSent>> {
         let _permit = self.batches.acquire().await.expect("the semaphore is never closed");
-        let channel = match self.channel().await {
-            Ok(channel) => channel,
-            Err(problem) => return vec![Err(NotSent::Failed(problem)); batch.len()],
+        if batch.len() <= 1 {
+            return self.publish_together(batch).await;
+        }
+        let mut answers = self.publish_together(batch.clone()).await;
+        for (answer, publication) in answers.iter_mut().zip(batch) {
+            if let Err(NotSent::Failed(Problem::Standing(_))) = answer
+                && let Some(again) = self.publish_together(vec![publication]).await.pop()
+            {
+                *answer = again;
+            }
+        }
+        answers
+    }
+
+    async fn publish_together(&self, batch: Vec<Publication>) -> Vec<Result<(), NotSent>> {
+        let channel = match tokio::time::timeout(ANSWER_WITHIN * 2, self.channel()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(problem)) => return vec![Err(NotSent::Failed(problem)); batch.len()],
+            // As in an alarm of memory or disk, in which RabbitMQ does not read what publishers send.
+            Err(_) => {
+                let problem = Problem::passing("RabbitMQ does not answer");
+                return vec![Err(NotSent::Failed(problem)); batch.len()];
+            }
         };
         let keys: Vec<_> = batch.iter().map(Recognised::of).collect();
         let publishing = publish_on(&channel, batch);

@@ -5,7 +5,9 @@
 //! | queue | the endpoint's name | its messages |
 //! | queue | the same with `.dead` | its dead letters, bound to the next |
 //! | direct exchange | `tollgate.dead-letters` | what is put aside, by us with a reason, or by RabbitMQ at its own limit |
-//! | queue and fan-out exchange for each class of delays | `tollgate.delay.100ms` | messages of all endpoints that wait; the routing key leads them back |
+//! | queue for each class of delays | the same with `.delay.15000ms` | messages that wait; it moves them to the endpoint's queue |
+//!
+//! Delays are an endpoint's own: messages whose queue is gone or full would hold up those of all others in a queue that is shared.
 //!
 //! All queues are quorum queues, which are replicated, count deliveries, and move expired messages at least once.
 
@@ -16,8 +18,10 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use tollgate_proto::{BrokerError, EndpointName};
 
+use super::consumer::IN_PLACE_MAX;
 use super::delay_classes::{DelayClasses, milliseconds};
 use super::link::{ANSWER_WITHIN, Link};
+use super::message::Route;
 use super::problem::Problem;
 
 /// After how many deliveries of one copy RabbitMQ puts a message aside by itself. RabbitMQ 4 does so after 20 if nobody says
@@ -29,7 +33,13 @@ const NAME_BYTES_MAX: usize = 255;
 
 const DEAD_LETTERS: &str = "tollgate.dead-letters";
 const DEAD_QUEUE_ENDING: &str = ".dead";
-const DELAY: &str = "tollgate.delay.";
+const DELAY: &str = ".delay.";
+
+/// Room behind the endpoint's name, in bytes: for the longest of the endings above with a class in milliseconds.
+const ENDING_BYTES_MAX: usize = 32;
+
+/// AMQP's reply code for what a user may not do.
+const ACCESS_REFUSED: u16 = 403;
 
 /// RabbitMQ's default exchange, which leads to the queue that is called like the routing key.
 pub(super) const DEFAULT_EXCHANGE: &str = "";
@@ -53,10 +63,10 @@ struct Piece {
 impl Topology {
     pub(super) fn queue(&self, endpoint: &EndpointName) -> Result<ShortString, BrokerError> {
         let name = format!("{}{endpoint}", self.prefix);
-        if name.len() + DEAD_QUEUE_ENDING.len() > NAME_BYTES_MAX {
+        if name.len() + ENDING_BYTES_MAX > NAME_BYTES_MAX {
             let reason = format!(
-                "its queue's name is too long: {} bytes with prefix and {DEAD_QUEUE_ENDING}, and RabbitMQ takes {NAME_BYTES_MAX}",
-                name.len() + DEAD_QUEUE_ENDING.len()
+                "its queue's name is too long: {} bytes with the prefix and what stands behind it, and RabbitMQ takes {NAME_BYTES_MAX}",
+                name.len() + ENDING_BYTES_MAX
             );
             return Err(BrokerError::Misconfigured { endpoint: endpoint.clone(), reason });
         }
@@ -71,13 +81,12 @@ impl Topology {
         format!("{}{DEAD_LETTERS}", self.prefix).into()
     }
 
-    /// The exchange before the queue in which a message waits for at least so long.
-    pub(super) fn delay_exchange(&self, delay: Duration) -> ShortString {
-        self.delay_name(self.delays.of(delay))
-    }
-
-    fn delay_name(&self, class: Duration) -> ShortString {
-        format!("{}{DELAY}{}ms", self.prefix, milliseconds(class)).into()
+    /// The way of a message that comes after a delay: to the queue in which it waits for at least so long, or, if the consumer can wait for
+    /// it, to the endpoint's queue. By the default exchange, so that a queue that is missing is noticed.
+    pub(super) fn route(&self, queue: &ShortString, delay: Duration) -> Route {
+        let routing_key =
+            if delay <= IN_PLACE_MAX { queue.clone() } else { delay_queue(queue, self.delays.of(delay)) };
+        Route { exchange: DEFAULT_EXCHANGE.into(), routing_key }
     }
 
     fn pieces(&self, endpoint: &EndpointName) -> Result<Vec<Piece>, BrokerError> {
@@ -95,15 +104,18 @@ impl Topology {
             exchange: Some((self.dead_letters(), ExchangeKind::Direct, queue)),
         };
         let delay = |class| {
-            let name = self.delay_name(class);
             let mut arguments = moving_on(&DEFAULT_EXCHANGE.into());
+            insert_text(&mut arguments, "x-dead-letter-routing-key", main.queue.as_str());
             let time_to_live = i64::try_from(milliseconds(class)).unwrap_or(i64::MAX);
             arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(time_to_live));
-            let exchange = Some((name.clone(), ExchangeKind::Fanout, ShortString::default()));
-            Piece { queue: name, arguments, exchange }
+            if let Some(capacity) = self.capacity {
+                arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(capacity.into()));
+            }
+            Piece { queue: delay_queue(&main.queue, class), arguments, exchange: None }
         };
+        let delays: Vec<_> = self.delays.iter().map(delay).collect();
         // Those first that others refer to, so that a process that starts at the same time finds a way that leads on.
-        Ok([dead, main].into_iter().chain(self.delays.iter().map(delay)).collect())
+        Ok([dead, main].into_iter().chain(delays).collect())
     }
 
     /// Makes what is missing; what is there already must be as it should be.
@@ -136,7 +148,7 @@ impl Topology {
             };
             let mut delayed = 0;
             for class in self.delays.iter() {
-                delayed += count(self.delay_name(class)).await?;
+                delayed += count(delay_queue(&queue, class)).await?;
             }
             // After the delayed ones: what moves on meanwhile is counted twice and not missed.
             let depth = RabbitMqDepth { ready: count(queue).await?, delayed, dead: count(dead).await? };
@@ -151,10 +163,20 @@ impl Topology {
         let pieces = self.pieces(endpoint)?;
         let looking = async {
             let channel = link.channel().await?;
-            for piece in pieces {
+            for piece in &pieces {
                 piece.look(&channel).await.map_err(|error| Problem::of(&error))?;
-                // It exists: declaring it changes nothing, and compares the arguments.
-                piece.declare(&channel).await.map_err(|error| Problem::of(&error))?;
+            }
+            // They exist: declaring them changes nothing, and compares the arguments. It takes the right to configure, which a service
+            // need not have; RabbitMQ closes the channel of one that has not.
+            for piece in &pieces {
+                match piece.declare(&channel).await {
+                    Ok(()) => {}
+                    Err(error) if is_refused(&error) => {
+                        tracing::debug!(%endpoint, "the queues exist; without the right to configure their arguments are not compared");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(Problem::of(&error)),
+                }
             }
             close(channel).await;
             Ok(())
@@ -168,7 +190,7 @@ impl Topology {
 pub struct RabbitMqDepth {
     /// Waiting for a receiver. RabbitMQ does not tell over AMQP how many have been delivered and are not settled.
     pub ready: u64,
-    /// Delayed, of all endpoints together.
+    /// Delayed.
     pub delayed: u64,
     /// Put aside.
     pub dead: u64,
@@ -199,6 +221,15 @@ impl Piece {
         }
         Ok(())
     }
+}
+
+fn delay_queue(queue: &ShortString, class: Duration) -> ShortString {
+    format!("{queue}{DELAY}{}ms", milliseconds(class)).into()
+}
+
+/// RabbitMQ does not let this user do so.
+fn is_refused(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ProtocolError(said) if said.get_id() == ACCESS_REFUSED)
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {

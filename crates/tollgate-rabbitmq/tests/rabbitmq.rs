@@ -261,3 +261,93 @@ async fn an_address_that_is_none_is_refused_without_its_password() {
     let error = RabbitMqBroker::builder("http://user:secret@host").open().unwrap_err();
     assert!(!error.to_string().contains("secret"), "{error}");
 }
+
+#[tokio::test]
+async fn a_message_that_is_too_large_takes_none_of_its_companions_along() {
+    let Some(server) = &*SERVER else { return };
+    let broker = builder(server, "large-").open().unwrap();
+    let mut batch = numbered(5);
+    batch[2] = message(vec![b'x'; 21_000_000]);
+    let refused: Vec<bool> = broker.send(batch).await.iter().map(Result::is_err).collect();
+    assert_eq!(refused, [false, false, true, false, false]);
+    let deliveries = take(&broker, 4).await;
+    acknowledge(&broker, &deliveries).await;
+}
+
+#[tokio::test]
+async fn delayed_messages_of_a_deleted_endpoint_hold_up_nobody() {
+    let Some(server) = &*SERVER else { return };
+    let broker = builder(server, "bystander-").open().unwrap();
+    let gone = EndpointName::new("gone").unwrap();
+    let delay = Duration::from_secs(2);
+    let to_gone = |n: usize| OutgoingMessage { endpoint: gone.clone(), delay, ..message(n.to_string()) };
+    send(&broker, (0..100).map(to_gone).collect()).await;
+    let connection = Connection::connect(server.address(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel
+        .queue_delete("bystander-gone".into(), lapin::options::QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    // So that what is stuck is stuck already.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let begin = Instant::now();
+    send(&broker, vec![OutgoingMessage { delay, ..message("delayed") }, message("retried")]).await;
+    let retried = take(&broker, 1).await;
+    assert_eq!(retried[0].envelope, "retried");
+    settle(&broker, &retried, Verdict::Retry { after: Duration::from_millis(1500) }).await.remove(0).unwrap();
+    let both = take(&broker, 2).await;
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    acknowledge(&broker, &both).await;
+}
+
+#[tokio::test]
+async fn a_process_that_asks_for_nothing_leaves_the_messages_to_an_idle_one() {
+    let Some(server) = &*SERVER else { return };
+    let named = || builder(server, "hostage-").waiting_max(Duration::from_secs(1)).open().unwrap();
+    let sick = named();
+    send(&sick, numbered(100)).await;
+    let first = take(&sick, 1).await;
+    let idle = named();
+    // It goes on asking for one message now and then, as an engine does whose store is gone.
+    let asking = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let taken = sick.receive(&orders(), 1).await.unwrap();
+            settle(&sick, &taken, Verdict::Retry { after: Duration::from_secs(1) }).await;
+        }
+    };
+    let taking = async {
+        let mut seen = HashSet::new();
+        while seen.len() < 98 {
+            let deliveries = broker_story::receive(&idle, 100).await;
+            seen.extend(texts(&deliveries));
+            acknowledge(&idle, &deliveries).await;
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        done = tokio::time::timeout(Duration::from_secs(20), taking) => done.expect("it gets nearly all"),
+    }
+    acknowledge(&sick, &first).await;
+    // Well again, it gets its share.
+    send(&idle, numbered(10)).await;
+    drop(idle);
+    let mut left = HashSet::new();
+    while left.len() < 10 {
+        let deliveries = broker_story::receive(&sick, 100).await;
+        left.extend(texts(&deliveries));
+        acknowledge(&sick, &deliveries).await;
+    }
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster_are_tried_in_turns() {
+    let Some(server) = &*SERVER else { return };
+    let addresses = format!("amqp://127.0.0.1:1, {}", server.address());
+    for round in 0..3 {
+        let broker = RabbitMqBroker::builder(&addresses).prefix("turns-").queues(Queues::MadeAtFirstUse);
+        let broker = broker.open().unwrap();
+        broker_story::send_until_confirmed(&broker, vec![message(round.to_string())]).await;
+        broker.close().await;
+    }
+}
