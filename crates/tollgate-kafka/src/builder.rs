@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,9 @@ const SEND_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long to wait for others to send in one request.
 const LINGER: Duration = Duration::from_millis(1);
+
+/// How often the client tells which servers it is connected to.
+const STATISTICS_EVERY: Duration = Duration::from_secs(5);
 
 /// Topics and partitions that appear are noticed within this time. The client's own default is 5 minutes.
 const LOOK_FOR_TOPICS_EVERY: Duration = Duration::from_secs(30);
@@ -199,6 +203,10 @@ impl KafkaBuilder {
         let wrong =
             |error: KafkaError| BrokerSetupError::Settings { reason: format!("Kafka's client: {error}") };
         let admin: AdminClient<_> = self.servers.create().map_err(wrong)?;
+        // A consumer's client, since asking for a topic must not make it.
+        let mut looking = self.servers.clone();
+        looking.set("allow.auto.create.topics", "false");
+        let looking: BaseConsumer = looking.create().map_err(wrong)?;
         let producer = Producer::open(self.producer_config()).map_err(wrong)?;
         let consumer_config = self.consumer_config();
         Ok(KafkaBroker {
@@ -208,6 +216,7 @@ impl KafkaBuilder {
             consumer_config,
             producer,
             admin: Arc::new(admin),
+            looking: Arc::new(looking),
             endpoints: Mutex::new(Endpoints::default()),
             closing: CancellationToken::new(),
         })
@@ -233,6 +242,8 @@ impl KafkaBuilder {
             // What was sent before the group existed has been confirmed, so it is delivered.
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
+            // By which `health` learns that servers are back.
+            .set("statistics.interval.ms", STATISTICS_EVERY.as_millis().to_string())
             .set("session.timeout.ms", self.session_timeout.as_millis().to_string())
             .set("heartbeat.interval.ms", (self.session_timeout.as_millis() / 4).max(1).to_string())
             .set("topic.metadata.refresh.interval.ms", LOOK_FOR_TOPICS_EVERY.as_millis().to_string());

@@ -127,14 +127,18 @@ impl Held {
         now: Instant,
     ) -> bool {
         let Some(partition) = self.partitions.get_mut(&place) else { return false };
-        if !partition.offsets.begin(offset) {
-            return false;
-        }
+        let went_back = partition.offsets.begin(offset);
         let is_full = partition.offsets.unfinished() >= self.bounds.window
             || partition.offsets.span() >= self.bounds.replayed_max;
         let pause = is_full && partition.flow == Flow::Open;
         if pause {
             partition.flow = Flow::Paused;
+        }
+        if went_back {
+            let other = |entry: &Entry| entry.place != place || entry.offset < offset;
+            self.entries.retain(|_, entry| other(entry));
+            self.ready.retain(|number| self.entries.contains_key(number));
+            self.times.retain(|(_, number)| self.entries.contains_key(number));
         }
         let phase = match record.early_by() {
             Some(left) => Phase::Waiting { until: now + left.min(wait_max) },
@@ -327,6 +331,21 @@ mod tests {
         assert_eq!(held.take_news(), [(place(1), 8)]);
         assert!(!arrive(&mut held, 0, 1), "it is of a partition that was taken away");
         assert_eq!(held.ready(), 0);
+    }
+
+    #[test]
+    fn after_a_log_was_cut_off_old_receipts_settle_none_of_the_new_messages() {
+        let mut held = held();
+        for offset in 0..3 {
+            arrive(&mut held, 0, offset);
+        }
+        let old = held.take(3, soon());
+        arrive(&mut held, 0, 1);
+        let (number, _) = held.begin(&old[0].receipt).unwrap();
+        held.finish(number);
+        assert!(held.begin(&old[1].receipt).is_none() && held.begin(&old[2].receipt).is_none());
+        assert_eq!(held.take_news(), [(place(0), 1)]);
+        assert_eq!(held.take(3, soon()).len(), 1);
     }
 
     #[test]

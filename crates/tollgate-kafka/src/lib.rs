@@ -18,15 +18,19 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::stream::FuturesUnordered;
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::BaseConsumer;
 use tokio_util::sync::CancellationToken;
+use tollgate_broker_kit::consumer::{EndpointConsumer, Shared};
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{Broker, BrokerError, Delivery, EndpointName, OutgoingMessage, Settlement};
 
 pub use builder::{KafkaBuilder, TopicsMade};
-use consumer::{EndpointConsumer, Settings};
+use consumer::{Deliveries, Settings};
+use consumer_task::{Readers, Task};
 use producer::{Producer, Production};
 use record::Record;
 pub use topics::KafkaDepth;
@@ -56,15 +60,19 @@ pub struct KafkaBroker {
     consumer_config: ClientConfig,
     producer: Arc<Producer>,
     admin: Arc<AdminClient<DefaultClientContext>>,
+    /// Looks for topics.
+    looking: Arc<BaseConsumer>,
     endpoints: Mutex<Endpoints>,
     closing: CancellationToken,
 }
 
 #[derive(Default)]
 struct Endpoints {
-    consumers: HashMap<EndpointName, Arc<EndpointConsumer>>,
+    consumers: HashMap<EndpointName, Arc<EndpointConsumer<Deliveries>>>,
     counters: HashMap<EndpointName, Arc<EndpointCounters>>,
     provisioned: HashSet<EndpointName>,
+    /// Topics that were seen to exist.
+    known: HashSet<String>,
 }
 
 impl KafkaBroker {
@@ -89,7 +97,8 @@ impl KafkaBroker {
     pub fn health(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
         self.open_or_closed(endpoint)?;
         let consumer = self.endpoints().consumers.get(endpoint).cloned();
-        consumer.and_then(|consumer| consumer.problem()).map_or(Ok(()), Err)
+        let problem = consumer.and_then(|consumer| consumer.shared().ledger().problem.clone());
+        problem.map_or(Ok(()), |problem| Err(problem::at(&problem, endpoint)))
     }
 
     /// How many messages of an endpoint are where, for all processes together.
@@ -105,7 +114,7 @@ impl KafkaBroker {
     /// long as it has not joined the group, and if there are more processes than partitions.
     pub fn assigned_partitions(&self, endpoint: &EndpointName) -> usize {
         let consumer = self.endpoints().consumers.get(endpoint).cloned();
-        consumer.map_or(0, |consumer| consumer.partitions())
+        consumer.map_or(0, |consumer| consumer.shared().ledger().held.partitions())
     }
 
     /// Ends all giving and taking. Receivers get [`BrokerError::Closed`]; deliveries that are being worked on can be settled until
@@ -148,21 +157,42 @@ impl KafkaBroker {
         Ok(())
     }
 
-    fn consumer(&self, endpoint: &EndpointName) -> Result<Arc<EndpointConsumer>, BrokerError> {
+    /// Makes sure that a topic exists before something is sent to it: servers make a topic that they are asked for, by default, and nothing
+    /// would ever read it.
+    async fn known(&self, endpoint: &EndpointName, topic: &str) -> Result<(), BrokerError> {
+        if self.topics_made == TopicsMade::AtFirstUse || self.endpoints().known.contains(topic) {
+            return Ok(());
+        }
+        topics::exist(&self.looking, endpoint, vec![topic.to_owned()]).await?;
+        self.endpoints().known.insert(topic.to_owned());
+        Ok(())
+    }
+
+    fn consumer(&self, endpoint: &EndpointName) -> Result<Arc<EndpointConsumer<Deliveries>>, BrokerError> {
         let counters = self.counters(endpoint);
         let mut endpoints = self.endpoints();
         if let Some(consumer) = endpoints.consumers.get(endpoint) {
             return Ok(Arc::clone(consumer));
         }
-        let consumer = Arc::new(EndpointConsumer::open(
-            endpoint.clone(),
-            self.settings.clone(),
-            Arc::clone(&self.topics),
-            &self.consumer_config,
-            Arc::clone(&self.producer),
-            counters,
-            self.closing.child_token(),
-        )?);
+        let deliveries = Deliveries::new(endpoint.clone(), Arc::clone(&self.topics), self.settings.bounds);
+        let shared = Shared::new(endpoint.clone(), self.settings.visibility_timeout, counters, deliveries);
+        let readers = Readers::subscribe(&self.topics, &self.settings, &shared, &self.consumer_config);
+        let readers = readers.map_err(|error| problem::at(&error, endpoint))?;
+        let consumer = EndpointConsumer::open(Arc::clone(&shared), |settlings| {
+            let task = Task {
+                shared,
+                readers,
+                topics: Arc::clone(&self.topics),
+                waits: self.topics.read(endpoint).into_iter().collect(),
+                producer: Arc::clone(&self.producer),
+                settlings,
+                closing: self.closing.child_token(),
+                drain_within: self.settings.drain_within,
+                moving: FuturesUnordered::new(),
+            };
+            Ok::<_, BrokerError>(task.run())
+        });
+        let consumer = Arc::new(consumer?);
         endpoints.consumers.insert(endpoint.clone(), Arc::clone(&consumer));
         Ok(consumer)
     }
@@ -172,9 +202,14 @@ impl KafkaBroker {
         let (mut batch, mut places) = (Vec::with_capacity(messages.len()), Vec::new());
         for message in messages {
             let endpoint = message.endpoint.clone();
-            answers.push(self.first_use(&endpoint).await);
-            if answers.last().is_some_and(Result::is_ok) {
-                let topic = self.topics.after(&endpoint, message.delay);
+            let topic = self.topics.after(&endpoint, message.delay);
+            let ready = match self.first_use(&endpoint).await {
+                Ok(()) => self.known(&endpoint, &topic).await,
+                Err(error) => Err(error),
+            };
+            let is_ready = ready.is_ok();
+            answers.push(ready);
+            if is_ready {
                 batch.push(Production { topic, record: Record::first(message), reason: None });
                 places.push((answers.len() - 1, endpoint));
             }
@@ -182,7 +217,16 @@ impl KafkaBroker {
         for ((place, endpoint), sent) in places.into_iter().zip(self.producer.produce(&batch).await) {
             match sent {
                 Ok(()) => self.counters(&endpoint).sent(1),
-                Err(error) => answers[place] = Err(problem::at(&error, &endpoint)),
+                Err(error) => {
+                    let error = problem::at(&error, &endpoint);
+                    if matches!(error, BrokerError::Misconfigured { .. }) {
+                        // What was there can be gone: it is made again, or looked for, at the next use.
+                        let mut endpoints = self.endpoints();
+                        endpoints.provisioned.remove(&endpoint);
+                        endpoints.known.clear();
+                    }
+                    answers[place] = Err(error);
+                }
             }
         }
         answers
@@ -215,7 +259,7 @@ impl Broker for KafkaBroker {
         let consumer = self.endpoints().consumers.get(endpoint).cloned();
         Box::pin(async move {
             match consumer {
-                Some(consumer) => consumer.settle(settlements, &self.topics).await,
+                Some(consumer) => consumer.settle(settlements).await,
                 // Nothing was received from it, so there is nothing to settle.
                 None => vec![Ok(()); settlements.len()],
             }
@@ -226,7 +270,7 @@ impl Broker for KafkaBroker {
         let endpoint = endpoint.clone();
         Box::pin(async move {
             self.first_use(&endpoint).await?;
-            self.topics.verify(&self.admin, &endpoint).await
+            self.topics.verify(&self.looking, &self.admin, &endpoint).await
         })
     }
 }

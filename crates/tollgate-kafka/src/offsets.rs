@@ -14,13 +14,19 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    /// A message came. Answers whether it is new; one that came before is not begun again.
+    /// A message came. Answers whether Kafka went back: to an offset below one that came before.
+    ///
+    /// It does when the log was cut off, or when the topic was made anew: then other messages come under the same offsets. So everything from
+    /// there on is begun anew. If they are the same messages after all, they find their tokens consumed.
     pub(super) fn begin(&mut self, offset: i64) -> bool {
-        if self.next.is_some_and(|next| offset < next) {
-            return false;
+        let went_back = self.next.is_some_and(|next| offset < next);
+        if went_back {
+            self.unfinished.split_off(&offset);
+            self.told = None;
         }
         self.next = Some(offset + 1);
-        self.unfinished.insert(offset)
+        self.unfinished.insert(offset);
+        went_back
     }
 
     /// A message is done with.
@@ -72,7 +78,7 @@ mod tests {
     fn the_lowest_unfinished_message_holds_the_commit_back() {
         let mut offsets = Offsets::default();
         for offset in [10, 11, 13] {
-            assert!(offsets.begin(offset));
+            assert!(!offsets.begin(offset));
         }
         offsets.finish(11);
         offsets.finish(13);
@@ -82,14 +88,21 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_comes_again_is_not_begun_again() {
+    fn a_log_that_was_cut_off_is_followed_from_where_it_goes_on() {
         let mut offsets = Offsets::default();
-        assert!(offsets.begin(5));
-        assert!(!offsets.begin(5));
-        assert!(!offsets.begin(4));
-        offsets.finish(5);
-        assert!(!offsets.begin(5), "it is finished");
-        assert_eq!(offsets.finished_below(), Some(6));
+        for offset in 0..100 {
+            offsets.begin(offset);
+            offsets.finish(offset);
+        }
+        assert_eq!(offsets.take_news(), Some(100));
+        // Other messages, of which none may be committed before it is finished.
+        assert!(offsets.begin(60));
+        assert!(!offsets.begin(61));
+        assert_eq!(offsets.take_news(), Some(60));
+        offsets.finish(61);
+        assert_eq!(offsets.take_news(), None);
+        offsets.finish(60);
+        assert_eq!(offsets.take_news(), Some(62));
     }
 
     #[test]
@@ -134,7 +147,7 @@ mod tests {
                 match event {
                     Event::Begin { gap } => {
                         next += gap;
-                        prop_assert!(offsets.begin(next));
+                        prop_assert!(!offsets.begin(next));
                         open.push(next);
                         next += 1;
                     }

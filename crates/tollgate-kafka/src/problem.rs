@@ -4,7 +4,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tollgate_proto::{BrokerError, EndpointName};
 
 /// What does not get better by itself.
-const STANDING: [RDKafkaErrorCode; 8] = [
+const STANDING: [RDKafkaErrorCode; 10] = [
     RDKafkaErrorCode::UnknownTopic,
     RDKafkaErrorCode::UnknownTopicOrPartition,
     RDKafkaErrorCode::TopicAuthorizationFailed,
@@ -13,6 +13,9 @@ const STANDING: [RDKafkaErrorCode; 8] = [
     RDKafkaErrorCode::MessageSizeTooLarge,
     RDKafkaErrorCode::InvalidTopic,
     RDKafkaErrorCode::PolicyViolation,
+    // Another process has the same `group.instance.id`; or a client has failed for good.
+    RDKafkaErrorCode::FencedInstanceId,
+    RDKafkaErrorCode::Fatal,
 ];
 
 /// A failure, said of an endpoint.

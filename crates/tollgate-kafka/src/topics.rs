@@ -6,6 +6,7 @@
 //! | the same with `.retry.10s` and the like | messages that are to come later; all of one topic wait about equally long |
 //! | the same with `.dead` | its dead letters, with the reason in a header |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -27,6 +28,15 @@ const ENDING_BYTES_MAX: usize = 32;
 
 /// How long to wait for an answer about topics.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long topics keep messages that are made here: 14 days. Kafka deletes by age, whether a message was read or not.
+const KEPT_MS: &str = "1209600000";
+
+/// For dead letters.
+const FOR_EVER: &str = "-1";
+
+/// Topics that keep messages for less than a day are refused: a weekend without consumers would lose them.
+const KEPT_MS_MIN: i64 = 24 * 3600 * 1000;
 
 /// Most classes of delays: each is a topic.
 pub(super) const CLASSES_MAX: usize = 10;
@@ -90,7 +100,14 @@ impl Topics {
     ) -> Result<(), BrokerError> {
         let names = self.all(endpoint);
         let topic = |name| NewTopic::new(name, self.partitions, TopicReplication::Fixed(self.replicas));
-        let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();
+        let dead = self.dead(endpoint);
+        let topics: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let kept = if *name == dead { FOR_EVER } else { KEPT_MS };
+                topic(name).set("cleanup.policy", "delete").set("retention.ms", kept)
+            })
+            .collect();
         let made = admin.create_topics(&topics, &options()).await.map_err(|error| at(&error, endpoint))?;
         for outcome in made {
             match outcome {
@@ -135,36 +152,100 @@ impl Topics {
     /// Whether all topics exist and will do.
     pub(super) async fn verify(
         &self,
-        admin: &std::sync::Arc<AdminClient<DefaultClientContext>>,
+        looking: &Arc<BaseConsumer>,
+        admin: &AdminClient<DefaultClientContext>,
         endpoint: &EndpointName,
     ) -> Result<(), BrokerError> {
         let names = self.all(endpoint);
-        let asking = std::sync::Arc::clone(admin);
-        // Of all topics, because asking for one may create it.
-        let ask = move || asking.inner().fetch_metadata(None, ANSWER_WITHIN);
-        let metadata = tokio::task::spawn_blocking(ask).await;
-        let metadata = metadata
-            .map_err(|_| KafkaError::Canceled)
-            .and_then(|answer| answer)
-            .map_err(|error| at(&error, endpoint))?;
-        let mut replicas = usize::MAX;
-        for name in &names {
-            replicas = replicas.min(look(&metadata, name).map_err(|what| misconfigured(endpoint, &what))?);
-        }
+        let replicas = exist(looking, endpoint, names.clone()).await?;
+        let dead = self.dead(endpoint);
         let specifiers: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         match admin.describe_configs(&specifiers, &options()).await {
             Ok(answers) => {
-                let topics = answers.into_iter().flatten();
-                let least =
-                    topics.filter_map(|topic| topic.get("min.insync.replicas")?.value.as_ref()?.parse().ok());
-                for in_sync in least {
-                    check_replicas(endpoint, replicas, in_sync)?;
+                for (topic, name) in answers.into_iter().zip(&names) {
+                    let Ok(topic) = topic else { continue };
+                    let text = |setting: &str| topic.get(setting).and_then(|found| found.value.clone());
+                    if let Some(in_sync) = text("min.insync.replicas").and_then(|text| text.parse().ok()) {
+                        check_replicas(endpoint, replicas, in_sync)?;
+                    }
+                    let kept = Kept {
+                        policy: text("cleanup.policy"),
+                        milliseconds: text("retention.ms").and_then(|text| text.parse().ok()),
+                        bytes: text("retention.bytes").and_then(|text| text.parse().ok()),
+                    };
+                    let told =
+                        kept.told(name, *name == dead).map_err(|what| misconfigured(endpoint, &what))?;
+                    for what in told {
+                        tracing::warn!(%endpoint, what, "a topic is not as it would have been made");
+                    }
                 }
             }
             // It is a check of settings only, which not everything that speaks Kafka's protocol answers.
             Err(error) => tracing::debug!(%endpoint, %error, "the settings of the topics can't be read"),
         }
         Ok(())
+    }
+}
+
+/// Checks that topics exist, and answers how many replicas the worst of them has. Waits for the network on a thread of its own.
+pub(super) async fn exist(
+    looking: &Arc<BaseConsumer>,
+    endpoint: &EndpointName,
+    names: Vec<String>,
+) -> Result<usize, BrokerError> {
+    let looking = Arc::clone(looking);
+    let asking = move || {
+        let mut replicas = usize::MAX;
+        for name in &names {
+            let metadata = looking.fetch_metadata(Some(name), ANSWER_WITHIN)?;
+            match look(&metadata, name) {
+                Ok(found) => replicas = replicas.min(found),
+                Err(what) => return Ok(Err(what)),
+            }
+        }
+        Ok(Ok(replicas))
+    };
+    let asked = tokio::task::spawn_blocking(asking).await.map_err(|_| KafkaError::Canceled);
+    let found = asked.and_then(|answer| answer).map_err(|error| at(&error, endpoint))?;
+    found.map_err(|what| misconfigured(endpoint, &what))
+}
+
+/// What Kafka keeps of a topic.
+struct Kept {
+    policy: Option<String>,
+    /// -1: for ever.
+    milliseconds: Option<i64>,
+    /// -1: as many as there are.
+    bytes: Option<i64>,
+}
+
+impl Kept {
+    /// What an operator should hear about a topic. `Err`: messages would be lost.
+    fn told(&self, topic: &str, is_dead: bool) -> Result<Vec<String>, String> {
+        let mut told = Vec::new();
+        if self.policy.as_ref().is_some_and(|policy| policy.contains("compact")) {
+            return Err(format!(
+                "topic {topic} is compacted: of two messages of one partition the first is deleted; let cleanup.policy be delete"
+            ));
+        }
+        if let Some(kept) = self.milliseconds.filter(|kept| *kept >= 0) {
+            if kept < KEPT_MS_MIN {
+                return Err(format!(
+                    "topic {topic} keeps messages for {kept} ms, read or not: raise retention.ms to {KEPT_MS}"
+                ));
+            }
+            if is_dead {
+                told.push(format!(
+                    "topic {topic} keeps dead letters for {kept} ms: let retention.ms be {FOR_EVER}"
+                ));
+            }
+        }
+        if let Some(bytes) = self.bytes.filter(|bytes| *bytes >= 0) {
+            told.push(format!(
+                "topic {topic} keeps {bytes} bytes of each partition, read or not: retention.bytes"
+            ));
+        }
+        Ok(told)
     }
 }
 
@@ -243,6 +324,20 @@ fn check_replicas(endpoint: &EndpointName, replicas: usize, in_sync: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_deletes_what_was_not_read_is_refused_or_told() {
+        let kept = |policy: &str, milliseconds, bytes| Kept {
+            policy: Some(policy.to_owned()),
+            milliseconds: Some(milliseconds),
+            bytes: Some(bytes),
+        };
+        assert!(kept("compact,delete", -1, -1).told("orders", false).is_err());
+        assert!(kept("delete", 60_000, -1).told("orders", false).is_err());
+        assert_eq!(kept("delete", -1, -1).told("orders", true), Ok(Vec::new()));
+        assert_eq!(kept("delete", 1_209_600_000, -1).told("orders", false), Ok(Vec::new()));
+        assert_eq!(kept("delete", 1_209_600_000, 1024).told("orders", true).unwrap().len(), 2);
+    }
 
     #[test]
     fn a_delay_goes_to_the_shortest_topic_that_is_long_enough_or_waits_in_place() {
