@@ -4,7 +4,7 @@
 //! broker, so there is one order of acknowledgements, and no lock is held while it waits.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -236,7 +236,7 @@ impl<L: Ledger> EndpointConsumer<L> {
 
     /// Waits until the task has ended, which was told to.
     pub async fn join(&self) {
-        let task = self.task.lock().expect("nothing panics while it holds the task").take();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(task) = task else { return };
         if let Err(error) = task.await {
             tracing::error!(endpoint = %self.shared.endpoint, %error, "the task of a consumer panicked");
@@ -263,11 +263,8 @@ impl<L: Ledger> Shared<L> {
     }
 
     /// Locks the ledger. Never held across an await.
-    ///
-    /// # Panics
-    /// If a holder of the lock has panicked.
     pub fn ledger(&self) -> Locked<'_, L> {
-        Locked(self.state.lock().expect("nothing panics while it holds a consumer's lock"))
+        Locked(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The number of messages that the last receiver asked for, and how long ago that was.

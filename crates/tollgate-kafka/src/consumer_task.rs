@@ -335,7 +335,9 @@ impl Task {
             tracing::warn!(endpoint = %self.shared.endpoint(), %error, "a message could not be moved: it comes again");
             self.shared.ledger().held.again(number, Instant::now() + AGAIN_AFTER);
         }
-        done.into_iter().for_each(|number| self.finish(number));
+        for number in done {
+            self.finish(number);
+        }
         if let Some(waiting) = waiting {
             waiting.answer();
         }

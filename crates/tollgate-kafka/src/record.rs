@@ -77,11 +77,11 @@ impl Record {
         record
     }
 
-    /// The same, due after a while.
+    /// The same, due after a while, which is counted from the next millisecond: never too early.
     #[must_use]
     pub(super) fn due_after(mut self, delay: Duration) -> Self {
         let delay_ms = u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-        self.not_before_ms = (delay_ms > 0).then(|| now_ms().saturating_add(delay_ms));
+        self.not_before_ms = (delay_ms > 0).then(|| now_ms().saturating_add(delay_ms).saturating_add(1));
         self
     }
 

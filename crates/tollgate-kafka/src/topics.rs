@@ -301,8 +301,12 @@ fn options() -> AdminOptions {
 fn look(metadata: &Metadata, name: &str) -> Result<usize, String> {
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let topic = topic.ok_or_else(|| format!("topic {name} does not exist"))?;
-    if let Some(error) = topic.error() {
-        return Err(format!("topic {name}: {}", RDKafkaErrorCode::from(error)));
+    match topic.error().map(RDKafkaErrorCode::from) {
+        None => {}
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+            return Err(format!("topic {name} does not exist"));
+        }
+        Some(code) => return Err(format!("topic {name}: {code}")),
     }
     let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
     replicas.ok_or_else(|| format!("topic {name} has no partitions"))

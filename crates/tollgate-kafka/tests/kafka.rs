@@ -419,7 +419,15 @@ async fn verifying_tells_which_topic_is_missing() {
     let missing = broker.verify(&orders()).await.unwrap_err();
     assert!(matches!(missing, BrokerError::Misconfigured { .. }), "{missing}");
     assert!(missing.to_string().contains("topic orders does not exist"), "{missing}");
+    let sent = broker.send(vec![message("to nowhere")]).await.remove(0).unwrap_err();
+    assert!(sent.to_string().contains("topic orders does not exist"), "{sent}");
+    let missing = broker.verify(&orders()).await.unwrap_err();
+    assert!(
+        missing.to_string().contains("does not exist"),
+        "neither looking nor sending has made it: {missing}"
+    );
     broker.provision(&orders()).await.unwrap();
     broker.provision(&orders()).await.unwrap();
     broker.verify(&orders()).await.unwrap();
+    send(&broker, vec![message("to somewhere")]).await;
 }

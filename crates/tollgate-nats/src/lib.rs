@@ -430,7 +430,9 @@ fn dead_letter(handle: &Handle, envelope: Bytes, deliveries: u32, reason: &str) 
     for (name, values) in handle.headers.iter().flat_map(|headers| headers.iter()) {
         let name = name.to_string();
         if !name.starts_with(SERVERS_OWN) {
-            values.iter().for_each(|value| headers.append(name.as_str(), value.clone()));
+            for value in values {
+                headers.append(name.as_str(), value.clone());
+            }
         }
     }
     headers.insert(REASON, header(reason));

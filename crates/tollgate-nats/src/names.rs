@@ -20,7 +20,7 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(prefix: &str, endpoint: &EndpointName) -> Self {
-        let endpoint = queue_name::legal(endpoint, ENDPOINT_BYTES_MAX);
+        let endpoint = queue_name::legal_beside_dead(endpoint, ENDPOINT_BYTES_MAX);
         Self {
             stream: format!("{prefix}-{endpoint}"),
             subjects: format!("{prefix}.queue.{endpoint}"),

@@ -341,7 +341,7 @@ async fn settling_what_came_from_a_stream_that_is_gone_deletes_nothing_of_the_ne
     broker.delete(&orders()).await.unwrap();
     let noticed = async {
         while broker.held(&orders()).unsettled > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), noticed)

@@ -318,7 +318,7 @@ async fn a_process_that_asks_for_nothing_leaves_the_messages_to_an_idle_one() {
     };
     let taking = async {
         let mut seen = HashSet::new();
-        while seen.len() < 98 {
+        while seen.len() < 95 {
             let deliveries = broker_story::receive(&idle, 100).await;
             seen.extend(texts(&deliveries));
             acknowledge(&idle, &deliveries).await;
@@ -329,7 +329,7 @@ async fn a_process_that_asks_for_nothing_leaves_the_messages_to_an_idle_one() {
         done = tokio::time::timeout(Duration::from_secs(20), taking) => done.expect("it gets nearly all"),
     }
     acknowledge(&sick, &first).await;
-    // Well again, it gets its share.
+    // When it asks for many again, it gets its share, and what it had kept.
     send(&idle, numbered(10)).await;
     drop(idle);
     let mut left = HashSet::new();

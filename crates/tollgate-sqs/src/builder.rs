@@ -10,6 +10,7 @@ use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
 use tollgate_broker_kit::BrokerSetupError;
 
 use super::SqsBroker;
+use super::receiving::POLL_MAX;
 use tollgate_broker_kit::InboxSettings;
 
 /// How long a delivery may stay unsettled without being extended; the default of SQS.
@@ -80,6 +81,7 @@ pub(super) struct Settings {
     pub(super) kind: QueueKind,
     pub(super) inbox: InboxSettings,
     pub(super) receivers: usize,
+    pub(super) poll: Duration,
     pub(super) provisioning: Provisioning,
 }
 
@@ -100,7 +102,7 @@ impl SqsBroker {
             .credentials_provider(Credentials::new(NOBODY, NOBODY, None, None, NOBODY))
             .endpoint_url(url)
             .http_client(aws_smithy_http_client::Builder::new().build_http());
-        Self::on(Client::from_conf(config.build()))
+        Self::on(&Client::from_conf(config.build()))
     }
 
     /// Begins a broker with region and credentials from the environment: variables, profile, container or instance.
@@ -113,12 +115,12 @@ impl SqsBroker {
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
         let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
-        Self::on(Client::new(&config))
+        Self::on(&Client::new(&config))
     }
 }
 
 impl SqsBuilder {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: &Client) -> Self {
         let inbox = InboxSettings {
             visibility_timeout: VISIBILITY_TIMEOUT,
             hold_max: HOLD_MAX,
@@ -130,9 +132,10 @@ impl SqsBuilder {
             kind: QueueKind::Standard,
             inbox,
             receivers: RECEIVERS,
+            poll: POLL_MAX,
             provisioning: Provisioning::Beforehand,
         };
-        Self { client: bounded(&client), settings }
+        Self { client: bounded(client), settings }
     }
 
     /// Sets the beginning of queues' names: nothing if not given. At most 40 letters, digits, `_` and `-`.
@@ -174,6 +177,13 @@ impl SqsBuilder {
     /// Calls that wait for messages of an endpoint at a time: 4 if not given. Each brings ten messages at most.
     pub fn receivers(mut self, receivers: usize) -> Self {
         self.settings.receivers = receivers.max(1);
+        self
+    }
+
+    /// How long one call waits for messages: 20 s if not given, which is the most that SQS allows. Shorter ones cost more calls; closing, and
+    /// noticing that a connection is dark, takes a few seconds longer than this. In whole seconds.
+    pub fn poll(mut self, wait: Duration) -> Self {
+        self.settings.poll = Duration::from_secs(wait.as_secs().max(1)).min(POLL_MAX);
         self
     }
 
@@ -221,7 +231,7 @@ mod tests {
                 .region(Region::from_static("us-east-1"))
                 .timeout_config(timeouts)
                 .http_client(aws_smithy_http_client::Builder::new().build_http());
-            SqsBroker::on(Client::from_conf(config.build())).build().unwrap()
+            SqsBroker::on(&Client::from_conf(config.build())).build().unwrap()
         };
         let limit =
             |broker: &SqsBroker| broker.client.config().timeout_config().unwrap().operation_attempt_timeout();

@@ -62,8 +62,8 @@ struct Endpoint {
 }
 
 impl SqsBroker {
-    /// Begins a broker on a client of your own.
-    pub fn on(client: Client) -> SqsBuilder {
+    /// Begins a broker on a client of your own. Calls have a time limit even if the client has none.
+    pub fn on(client: &Client) -> SqsBuilder {
         SqsBuilder::new(client)
     }
 
@@ -87,7 +87,7 @@ impl SqsBroker {
     fn queue_name(&self, endpoint: &EndpointName, suffix: &str) -> String {
         let ending = format!("{suffix}{}", self.settings.kind.ending());
         let room = QUEUE_NAME_MAX - ending.len() - self.settings.prefix.len();
-        format!("{}{}{ending}", self.settings.prefix, queue_name::legal(endpoint, room))
+        format!("{}{}{ending}", self.settings.prefix, queue_name::legal_beside_dead(endpoint, room))
     }
 
     /// What is known of an endpoint; its queues are there afterwards, if they are for this broker to make. Without a lock: callers that
@@ -111,8 +111,14 @@ impl SqsBroker {
     fn inbox<'a>(&self, endpoint: &'a Endpoint) -> &'a Inbox<Handle> {
         endpoint.inbox.get_or_init(|| {
             let timeout = self.settings.inbox.visibility_timeout;
-            let receiver =
-                |_| Receiver::new(self.client.clone(), endpoint.name.clone(), endpoint.url.clone(), timeout);
+            let receiver = |_| {
+                Receiver::new(
+                    self.client.clone(),
+                    endpoint.name.clone(),
+                    endpoint.url.clone(),
+                    &self.settings,
+                )
+            };
             let receivers = (0..self.settings.receivers).map(receiver).collect();
             let keeper =
                 Extender::new(self.client.clone(), endpoint.name.clone(), endpoint.url.clone(), timeout);

@@ -9,14 +9,15 @@ use aws_sdk_sqs::types::MessageSystemAttributeName;
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{BrokerError, EndpointName};
 
+use super::builder::Settings;
 use super::{failure, hide, message};
 use tollgate_broker_kit::{Fetcher, Keeper, Order};
 
-/// How long SQS waits for a message: its limit. Each empty answer is paid for.
-const POLL: Duration = Duration::from_secs(20);
+/// How long SQS waits for a message at most: its limit. Each empty answer is paid for.
+pub(super) const POLL_MAX: Duration = Duration::from_secs(20);
 
-/// How long one poll may take: SQS answers it, with messages or without, when its wait is over.
-const ANSWERED_WITHIN: Duration = POLL.saturating_add(Duration::from_secs(5));
+/// How much longer than its wait one poll may take: SQS answers it then, with messages or without.
+const ANSWERED_AFTER: Duration = Duration::from_secs(5);
 
 /// Most messages of one answer: a limit of SQS.
 const MESSAGES_MAX: usize = 10;
@@ -37,12 +38,14 @@ pub(super) struct Receiver {
     endpoint: EndpointName,
     url: String,
     visibility_seconds: i32,
+    poll: Duration,
 }
 
 impl Receiver {
-    pub(super) fn new(client: Client, endpoint: EndpointName, url: String, timeout: Duration) -> Self {
-        let visibility_seconds = i32::try_from(timeout.as_secs().max(1)).unwrap_or(i32::MAX);
-        Self { client, endpoint, url, visibility_seconds }
+    pub(super) fn new(client: Client, endpoint: EndpointName, url: String, settings: &Settings) -> Self {
+        let timeout = settings.inbox.visibility_timeout.as_secs().max(1);
+        let visibility_seconds = i32::try_from(timeout).unwrap_or(i32::MAX);
+        Self { client, endpoint, url, visibility_seconds, poll: settings.poll }
     }
 }
 
@@ -50,25 +53,25 @@ impl Fetcher<Handle> for Receiver {
     const FETCH_MAX: usize = MESSAGES_MAX;
     // A poll that nobody waits for goes on at the server, and would take what is given back: it is there again only when its
     // visibility timeout is over. So every poll is waited for.
-    const CLOSE_WAIT: Duration = POLL.saturating_add(Duration::from_secs(2));
-    const FETCH_WITHIN: Duration = ANSWERED_WITHIN.saturating_add(Duration::from_secs(1));
+    const CLOSE_WAIT: Duration = POLL_MAX.saturating_add(Duration::from_secs(2));
+    const FETCH_WITHIN: Duration =
+        POLL_MAX.saturating_add(ANSWERED_AFTER).saturating_add(Duration::from_secs(1));
 
     fn fetch<'a>(&'a mut self, order: &'a Order<Handle>) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async move {
             let max = i32::try_from(order.missing()).unwrap_or(i32::MAX);
             let call = self.client.receive_message().queue_url(&self.url).max_number_of_messages(max);
             let call = call
-                .wait_time_seconds(i32::try_from(POLL.as_secs()).unwrap_or(i32::MAX))
+                .wait_time_seconds(i32::try_from(self.poll.as_secs()).unwrap_or(i32::MAX))
                 .visibility_timeout(self.visibility_seconds);
             let call =
                 call.message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
             // In place of the client's limits, which are those of calls that are answered at once.
-            let limits = TimeoutConfig::builder()
-                .operation_attempt_timeout(ANSWERED_WITHIN)
-                .operation_timeout(ANSWERED_WITHIN)
-                .build();
+            let within = self.poll + ANSWERED_AFTER;
+            let limits = TimeoutConfig::builder().operation_attempt_timeout(within).operation_timeout(within);
             let call = call.message_attribute_names("All").customize();
-            let received = call.config_override(Config::builder().timeout_config(limits)).send().await;
+            let received =
+                call.config_override(Config::builder().timeout_config(limits.build())).send().await;
             let received = received.map_err(|error| failure::of_call(&self.endpoint, &error))?;
             let arrivals: Vec<_> =
                 received.messages.unwrap_or_default().into_iter().filter_map(message::arrival).collect();

@@ -13,8 +13,8 @@ use tollgate_proto::{
     Verdict,
 };
 use tollgate_sqs::{Provisioning, QueueKind, SqsBroker, SqsBuilder};
-use tollgate_testkit::LocalServer;
 use tollgate_testkit::broker_conformance::{self, BrokerConfig};
+use tollgate_testkit::{DarkProxy, LocalServer};
 
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/sqs/start-ministack")
@@ -182,4 +182,34 @@ async fn closing_gives_back_what_nobody_has_seen() {
         settle(&other, delivery, Verdict::Acknowledge).await;
     }
     assert_eq!(other.depth(&orders()).await.unwrap().left, 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_dark_stops_nothing_for_long() {
+    let Some(server) = &*SERVER else { return };
+    let behind = server.address().strip_prefix("http://").unwrap();
+    let proxy = DarkProxy::before(behind).await.unwrap();
+    let through = SqsBroker::at_emulator(&format!("http://{}", proxy.address()));
+    let through = through.prefix("dark-").provisioning(Provisioning::OnUse).poll(Duration::from_secs(1));
+    let broker = through.build().unwrap();
+    broker.send(vec![message("before")]).await.remove(0).unwrap();
+    let delivery = receive_one(&broker).await;
+    settle(&broker, delivery, Verdict::Acknowledge).await;
+    proxy.darken();
+    let direct = builder(server, "dark-").build().unwrap();
+    direct.send(vec![message("after")]).await.remove(0).unwrap();
+    let received = async {
+        loop {
+            // That a call has failed is told; the next one has another connection.
+            if let Ok(Some(delivery)) =
+                broker.receive(&orders(), 1).await.map(|mut deliveries| deliveries.pop())
+            {
+                return delivery;
+            }
+        }
+    };
+    let delivery =
+        tokio::time::timeout(Duration::from_secs(20), received).await.expect("it goes on by itself");
+    assert_eq!(delivery.envelope, "after");
+    settle(&broker, delivery, Verdict::Acknowledge).await;
 }
