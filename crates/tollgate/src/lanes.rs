@@ -366,15 +366,15 @@ mod tests {
         let lanes = Lanes::default();
         let key = LaneKey { store: 0, partition: "P".try_into().unwrap() };
         let Admission::StartLane(first) = lanes.push(&key, visit(), &ROOM) else { panic!("it was idle") };
-        assert_eq!(lanes.next_or_release(&key, 64).unwrap().0.len(), 1);
-        assert!(lanes.next_or_release(&key, 64).is_none());
+        assert_eq!(lanes.next_or_release(&key, 64, 0).unwrap().jobs.len(), 1);
+        assert!(lanes.next_or_release(&key, 64, 0).is_none());
         let Admission::StartLane(second) = lanes.push(&key, visit(), &ROOM) else {
             panic!("it is idle again")
         };
         // The first run panics in what it does after it has released the lane.
         lanes.abandon(&key, first);
         assert_eq!(lanes.push(&key, visit(), &ROOM), Admission::Queued, "the second one still runs");
-        assert_eq!(lanes.next_or_release(&key, 64).unwrap().0.len(), 2);
+        assert_eq!(lanes.next_or_release(&key, 64, 0).unwrap().jobs.len(), 2);
         lanes.abandon(&key, second);
         assert!(!lanes.knows(&key));
     }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use harness::{Add, TOTAL, add, broker, left_over, memory_store, total, until, waiting};
 use serde::{Deserialize, Serialize};
 use tollgate::proto::{
-    AttachedEffect, BoxFuture, BrokerError, Delivery, EffectError, EffectKind, EffectName, EndpointName,
-    OutgoingMessage, Settlement,
+    AttachedEffect, BoxFuture, BrokerError, BrokerWrapper, EffectError, EffectKind, EffectName, EndpointName,
+    OutgoingMessage,
 };
 use tollgate::{Broker, Endpoint, Gate, GateBuilder, HandlerError, Message, SideEffect, Store, Tx};
 use tollgate_brokers::InProcessBroker;
@@ -40,7 +40,11 @@ impl Partial {
     }
 }
 
-impl Broker for Partial {
+impl BrokerWrapper for Partial {
+    fn inner(&self) -> &dyn Broker {
+        &*self.inner
+    }
+
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         Box::pin(async move {
             let mut answers = Vec::new();
@@ -52,22 +56,6 @@ impl Broker for Partial {
             }
             answers
         })
-    }
-
-    fn receive(
-        &self,
-        endpoint: &EndpointName,
-        max: usize,
-    ) -> BoxFuture<'_, Result<Vec<Delivery>, BrokerError>> {
-        self.inner.receive(endpoint, max)
-    }
-
-    fn settle(
-        &self,
-        endpoint: &EndpointName,
-        settlements: Vec<Settlement>,
-    ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
-        self.inner.settle(endpoint, settlements)
     }
 }
 

@@ -328,6 +328,10 @@ impl Broker for Silent<InProcessBroker> {
     ) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         self.inner.settle(endpoint, settlements)
     }
+
+    fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.inner.verify(endpoint)
+    }
 }
 
 #[tokio::test(start_paused = true)]
