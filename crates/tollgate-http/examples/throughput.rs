@@ -226,11 +226,8 @@ async fn answered(request: reqwest::RequestBuilder, expected: StatusCode) {
 async fn serve(gate: &Gate, plain_store: Arc<dyn Store>) -> SocketAddr {
     let edge = gate.edge("bank").expect("the gate has it");
     let hour = Duration::from_secs(3_600);
-    let keyed = Router::new().route("/edge/{account}", post(pay_by_key)).layer(IdempotencyKey::new(
-        edge.clone(),
-        hour,
-        |parts, _| Ok(format!("account{}", parts.uri.path())),
-    ));
+    let keys = IdempotencyKey::new(edge.clone(), hour, |parts, _| Ok(format!("account{}", parts.uri.path())));
+    let keyed = Router::new().route("/edge/{account}", post(pay_by_key)).layer(keys.shared());
     let exchange = ExactlyOnce::new(
         edge,
         "/exchange",

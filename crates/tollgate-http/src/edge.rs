@@ -1,188 +1,52 @@
 //! The edge over HTTP: one request, recognised by its `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), executed in
 //! one commit with its response. As a layer around axum's routes, and as a plain function for any other server.
 
+mod execution;
+mod key;
+mod response;
 mod running;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{OriginalUri, Request as HttpRequest};
+use axum::extract::{MatchedPath, Request as HttpRequest};
 use axum::response::Response as HttpResponse;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::LINK;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use tollgate::proto::BoxFuture;
-use tollgate::{Answer, Edge, HandlerError, TollgateError, Tx};
+use tollgate::{Edge, Tx};
 use tower::{Layer, Service, ServiceExt};
 
+use self::execution::{Keyed, Remembered};
+pub use self::execution::{Outcome, idempotent, remembered_by_default};
+use self::key::{key, payload};
+use self::response::Reading;
 use self::running::Running;
-use crate::body::{Arrival, content_type, refusal};
+use crate::body::{Arrival, refusal};
 use crate::problem::{Problem, ProblemKind};
-use crate::stored_response::{Response, StoredResponse};
-use crate::{IDEMPOTENT_REPLAYED, STORED, TOLLGATE_RESPONSE};
 
 /// The header that names a request.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Longest key, in bytes.
-const KEY_BYTES_MAX: usize = 255;
-
-/// What a request was answered, and whether that was before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The response of the execution that committed.
-    pub response: Response,
-    /// Whether an earlier request was executed, and this one only recognised.
-    pub is_replayed: bool,
-}
-
-/// Executes a request once for its key, on one partition: what the handler writes and sends, and its response, are one commit.
-///
-/// `payload` is whatever makes the request the same one. The response is remembered for `retention`, and no longer. The handler
-/// may run more than once, but commits at most once. A response with a status of 400 to 499 is remembered too, but what the
-/// handler wrote and sent with it is dropped; one of 500 and more is given and not remembered.
-///
-/// This function does not tell a request that is still being executed; the second one waits for the first. The layer does.
-///
-/// # Errors
-/// [`ProblemKind::KeyReused`] if another payload came under the key; [`ProblemKind::Refused`] if the handler fails for good;
-/// [`ProblemKind::Unavailable`] if it could not be executed now.
-pub async fn idempotent<H, F>(
-    edge: &Edge,
-    partition: &str,
-    key: &str,
-    payload: &[u8],
-    retention: Duration,
-    handler: H,
-) -> Result<Outcome, Problem>
-where
-    H: Fn(Tx) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Response, HandlerError>> + Send + 'static,
-{
-    let handler = move |tx: Tx| {
-        let response = handler(tx);
-        async move { Ok(Full { response: response.await?, headers: Vec::new() }) }
-    };
-    let (stored, is_replayed) = execute(edge, partition, key, payload, retention, handler).await?;
-    let response = stored.response();
-    Ok(Outcome { response, is_replayed })
-}
-
-/// A response with all of its headers.
-#[derive(Clone)]
-struct Full {
-    response: Response,
-    headers: Vec<(String, String)>,
-}
-
-impl Full {
-    fn stored(self, fingerprint: &str) -> StoredResponse {
-        let mut stored = StoredResponse::inline(fingerprint.to_owned(), &self.response);
-        stored.head.headers = self.headers;
-        stored
-    }
-}
-
-/// A response that can't leave with the commit of the attempt that gave it: it leaves on the way of failures, which commit
-/// nothing and clean up.
-enum Uncommitted {
-    /// It is given and not remembered.
-    Forgotten(Full),
-    /// It is to be remembered, by a commit of its own.
-    Remembered(Full),
-}
-
-async fn execute<H, F>(
-    edge: &Edge,
-    partition: &str,
-    key: &str,
-    payload: &[u8],
-    retention: Duration,
-    handler: H,
-) -> Result<(StoredResponse, bool), Problem>
-where
-    H: Fn(Tx) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Full, HandlerError>> + Send + 'static,
-{
-    let fingerprint = blake3::hash(payload).to_hex().to_string();
-    let uncommitted: Arc<Mutex<Option<Uncommitted>>> = Arc::default();
-    let run = {
-        let (fingerprint, uncommitted) = (fingerprint.clone(), Arc::clone(&uncommitted));
-        move |tx: Tx| {
-            let response = handler(tx.clone());
-            let (fingerprint, uncommitted) = (fingerprint.clone(), Arc::clone(&uncommitted));
-            async move {
-                let leave = |response| {
-                    *uncommitted.lock().unwrap_or_else(PoisonError::into_inner) = response;
-                };
-                // What an earlier attempt said is of no interest.
-                leave(None);
-                let full = response.await?;
-                let status = full.response.status();
-                let refused = || HandlerError::permanent(format!("the handler answers with {status}"));
-                if status.is_server_error() || status.is_informational() {
-                    leave(Some(Uncommitted::Forgotten(full)));
-                    return Err(refused());
-                }
-                if status.is_client_error() && tx.discard().await.is_err() {
-                    // Only an attempt that fails cleans up its side effects.
-                    leave(Some(Uncommitted::Remembered(full)));
-                    return Err(refused());
-                }
-                Ok(full.stored(&fingerprint).encode())
-            }
-        }
-    };
-    let mut answer = edge.execute_bytes(partition, key, retention, run).await;
-    if matches!(answer, Err(TollgateError::RequestRefused { .. })) {
-        let left = uncommitted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match left {
-            Some(Uncommitted::Forgotten(full)) => return Ok((full.stored(&fingerprint), false)),
-            Some(Uncommitted::Remembered(full)) => {
-                let bytes = full.stored(&fingerprint).encode();
-                let remember = move |_: Tx| std::future::ready(Ok(bytes.clone()));
-                answer = edge.execute_bytes(partition, key, retention, remember).await;
-            }
-            None => {}
-        }
-    }
-    let (bytes, is_replayed) = match answer.map_err(|error| failed(&error))? {
-        Answer::Executed(bytes) => (bytes, false),
-        Answer::Replayed(bytes) => (bytes, true),
-    };
-    let stored = StoredResponse::decode(&bytes).map_err(|error| {
-        tracing::error!(%error, "a stored response can't be read");
-        Problem::new(ProblemKind::Broken, "the server can't read the stored response; its log says why")
-    })?;
-    if stored.head.answers != fingerprint {
-        let detail = "this Idempotency-Key was used for another request: draw a new one";
-        return Err(Problem::new(ProblemKind::KeyReused, detail));
-    }
-    Ok((stored, is_replayed))
-}
-
-fn failed(error: &TollgateError) -> Problem {
-    match error {
-        TollgateError::RequestRefused { reason } => Problem::new(ProblemKind::Refused, reason.clone()),
-        TollgateError::Name(error) => Problem::new(ProblemKind::BadRequest, error.to_string()),
-        error if error.is_retryable() || matches!(error, TollgateError::Closed) => {
-            tracing::warn!(%error, "a request could not be executed and may be repeated");
-            Problem::new(ProblemKind::Unavailable, "repeat the request with the same Idempotency-Key")
-        }
-        error => {
-            tracing::error!(%error, "a request can't be executed until somebody has looked at it");
-            Problem::new(ProblemKind::Broken, "the server can't execute this request; its log says why")
-        }
-    }
-}
+/// Time for which a request without a key is remembered: until its outcome is certain, whatever happens to its commit.
+const KEYLESS_RETENTION: Duration = Duration::from_secs(15 * 60);
 
 type PartitionOf = Arc<dyn Fn(&Parts, &Bytes) -> Result<String, String> + Send + Sync>;
-type CallerOf = Arc<dyn Fn(&Parts) -> Result<String, Problem> + Send + Sync>;
+type CallerOf = Arc<dyn Fn(&Parts) -> BoxFuture<'static, Result<String, Problem>> + Send + Sync>;
+
+/// The state of an [`IdempotencyKey`] that knows whose keys they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Scoped;
+
+/// The state of an [`IdempotencyKey`] that does not know yet whose keys they are: it is no layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Unscoped;
 
 /// `Idempotency-Key` as a layer: every request of the routes below is executed once for its key. Their handlers find the [`Tx`]
 /// among the request's extensions, and must do all their work with it; they may run more than once.
@@ -196,41 +60,57 @@ type CallerOf = Arc<dyn Fn(&Parts) -> Result<String, Problem> + Send + Sync>;
 /// | another method, path, query, media type or body under the key | 422 |
 /// | a repetition | the stored response, with `Idempotent-Replayed: true` |
 ///
-/// A response with a status of 400 to 499 is remembered, but what was written and sent with it is dropped; one of 500 and more is
-/// not remembered. A response is remembered for the retention, and no longer.
+/// What was written and sent with a status of 400 and more is dropped. The response is remembered for the retention, and no longer;
+/// one that may pass ([`remembered_by_default`]), or that a router gives where there is no route, is not remembered at all.
+///
+/// Repetitions are answered before the routes below are asked, authentication inside of them included: [`caller`](Self::caller) must
+/// say whose keys they are, or [`shared`](Self::shared) that they are everybody's.
 ///
 /// ```
 /// use std::time::Duration;
 /// use axum::{Extension, Router, routing::post};
 /// use tollgate::{Edge, Tx};
 /// use tollgate_http::edge::IdempotencyKey;
+/// use tollgate_http::{Problem, ProblemKind};
 ///
 /// async fn order(Extension(tx): Extension<Tx>, body: String) -> Result<String, String> {
 ///     tx.put("last", &body).map_err(|error| error.to_string())?;
 ///     Ok("ordered".to_owned())
 /// }
 ///
+/// # async fn customer_of(token: String) -> Option<String> { Some(token) }
 /// # fn routes(edge: Edge) -> Router {
 /// let day = Duration::from_secs(24 * 3600);
-/// Router::new()
-///     .route("/orders", post(order))
-///     .layer(IdempotencyKey::new(edge, day, |_, _| Ok("orders".to_owned())))
+/// let keys = IdempotencyKey::new(edge, day, |_, _| Ok("orders".to_owned())).caller(|head| {
+///     let token = head.headers.get("authorization").and_then(|token| token.to_str().ok()).unwrap_or("").to_owned();
+///     async move {
+///         let unknown = || Problem::new(ProblemKind::Unauthenticated, "send a bearer token");
+///         customer_of(token).await.ok_or_else(unknown)
+///     }
+/// });
+/// Router::new().route("/orders", post(order)).layer(keys)
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct IdempotencyKey {
+#[must_use]
+pub struct IdempotencyKey<S = Scoped> {
     edge: Edge,
     retention: Duration,
     partition: PartitionOf,
     caller: CallerOf,
+    remembered: Remembered,
     is_required: bool,
     body_bytes_max: usize,
     body_time_max: Duration,
+    response_time_max: Duration,
+    kept_headers: Vec<HeaderName>,
+    documentation: Option<HeaderValue>,
     running: Running,
+    state: PhantomData<S>,
 }
 
-impl IdempotencyKey {
-    /// Remembers requests for `retention` by their key. `partition` says which partition a request is executed on, from its head
+impl IdempotencyKey<Unscoped> {
+    /// Remembers requests for `retention` by their key. `partition` names the partition that a request is executed on, from its head
     /// and body; an error is answered as a bad request.
     ///
     /// A key is remembered **in the partition**: let everything that chooses it be the same in all requests of a key. Another
@@ -244,55 +124,123 @@ impl IdempotencyKey {
             edge,
             retention,
             partition: Arc::new(partition),
-            caller: Arc::new(|_| Ok(String::new())),
+            caller: Arc::new(|_| Box::pin(async { Ok(String::new()) })),
+            remembered: Arc::new(remembered_by_default),
             is_required: true,
             body_bytes_max: 1 << 20,
             body_time_max: Duration::from_secs(30),
+            response_time_max: Duration::from_secs(30),
+            kept_headers: Vec::new(),
+            documentation: None,
             running: Running::default(),
+            state: PhantomData,
         }
     }
 
-    /// Says who makes a request, so that keys of different callers never meet; an error is answered as it is.
-    #[must_use]
-    pub fn caller(
-        mut self,
-        caller: impl Fn(&Parts) -> Result<String, Problem> + Send + Sync + 'static,
-    ) -> Self {
-        self.caller = Arc::new(caller);
-        self
+    /// Identifies the caller from the head of a request, so that keys of different callers never meet; an error is answered as it is.
+    pub fn caller<F>(self, caller: impl Fn(&Parts) -> F + Send + Sync + 'static) -> IdempotencyKey
+    where
+        F: Future<Output = Result<String, Problem>> + Send + 'static,
+    {
+        let mut scoped = self.shared();
+        scoped.caller = Arc::new(move |parts| Box::pin(caller(parts)));
+        scoped
     }
 
+    /// Lets all callers share their keys: one that repeats another's key and request gets the other's stored answer.
+    pub fn shared(self) -> IdempotencyKey {
+        let Self { edge, retention, partition, caller, remembered, is_required, .. } = self;
+        IdempotencyKey {
+            edge,
+            retention,
+            partition,
+            caller,
+            remembered,
+            is_required,
+            body_bytes_max: self.body_bytes_max,
+            body_time_max: self.body_time_max,
+            response_time_max: self.response_time_max,
+            kept_headers: self.kept_headers,
+            documentation: self.documentation,
+            running: self.running,
+            state: PhantomData,
+        }
+    }
+}
+
+impl<S> IdempotencyKey<S> {
     /// Executes requests without a key too, each as a new one.
-    #[must_use]
     pub fn optional(mut self) -> Self {
         self.is_required = false;
         self
     }
 
+    /// Decides which responses with a status of 400 and more are remembered. Default: [`remembered_by_default`].
+    pub fn remember(mut self, remembered: impl Fn(StatusCode) -> bool + Send + Sync + 'static) -> Self {
+        self.remembered = Arc::new(remembered);
+        self
+    }
+
+    /// Keeps a header of responses for repetitions although it is for one answer only, e.g. `Set-Cookie`.
+    ///
+    /// Kept are all but those of the connection, cookies, challenges, `Date`, `Retry-After`, rate limits and `Access-Control-*`.
+    pub fn keep_header(mut self, name: HeaderName) -> Self {
+        self.kept_headers.push(name);
+        self
+    }
+
+    /// Links refusals to the documentation of keys, as the draft wants it: `Link: <url>; rel="describedby"`.
+    ///
+    /// # Panics
+    /// If the URL can't stand in a header.
+    pub fn documentation(mut self, url: &str) -> Self {
+        let link = HeaderValue::from_str(&format!("<{url}>; rel=\"describedby\""));
+        self.documentation = Some(link.expect("a URL has no control characters"));
+        self
+    }
+
     /// Most bytes of a body, of requests and of responses. Default: 1 MiB.
-    #[must_use]
     pub fn body_bytes_max(mut self, bytes: usize) -> Self {
         self.body_bytes_max = bytes;
         self
     }
 
-    /// How long a body may take to arrive. Default: 30 s.
-    #[must_use]
+    /// Longest time for a request's body to arrive. Default: 30 s.
     pub fn body_time_max(mut self, duration: Duration) -> Self {
         self.body_time_max = duration;
         self
     }
 
-    async fn serve<S>(self, service: S, request: HttpRequest) -> Result<HttpResponse, Problem>
+    /// Longest time for the body of a handler's response. Default: 30 s.
+    pub fn response_time_max(mut self, duration: Duration) -> Self {
+        self.response_time_max = duration;
+        self
+    }
+}
+
+impl IdempotencyKey {
+    async fn serve<S>(&self, service: S, request: HttpRequest) -> Result<HttpResponse, Problem>
     where
         S: Service<HttpRequest, Response = HttpResponse, Error = Infallible> + Clone + Send + Sync + 'static,
         S::Future: Send,
     {
         let (parts, content) = request.into_parts();
-        let caller = (self.caller)(&parts)?;
-        let key = match self.key(&parts)? {
-            Some(key) => format!("{}/{key}", blake3::hash(caller.as_bytes()).to_hex()),
-            None => format!("none/{}", crate::RequestId::random()),
+        if parts.extensions.get::<Tx>().is_some() {
+            // The inner one would wait for the partition that the outer one holds.
+            tracing::error!(
+                path = parts.uri.path(),
+                "IdempotencyKey is applied twice to a route: remove one"
+            );
+            return Err(Problem::new(ProblemKind::Broken, "the server is set up wrongly; its log says why"));
+        }
+        let caller = (self.caller)(&parts).await?;
+        let (key, retention) = match key(&parts.headers)? {
+            Some(key) => (format!("{}/{key}", blake3::hash(caller.as_bytes()).to_hex()), self.retention),
+            None if self.is_required => {
+                let detail = "draw one, and repeat it with the request";
+                return Err(Problem::new(ProblemKind::KeyMissing, detail));
+            }
+            None => (format!("none/{}", crate::RequestId::random()), KEYLESS_RETENTION.min(self.retention)),
         };
         // In memory as a whole: the routes below take it as they like, and may be asked more than once.
         let mut arrival = Arrival::begin(&parts.headers, content, self.body_bytes_max, self.body_time_max)?;
@@ -304,113 +252,29 @@ impl IdempotencyKey {
             let detail = "the first request with this Idempotency-Key is being executed: ask again";
             return Err(Problem::new(ProblemKind::InProgress, detail));
         };
-        let bytes_max = self.body_bytes_max;
+        let reading = Reading {
+            bytes_max: self.body_bytes_max,
+            time_max: self.response_time_max,
+            listed: self.kept_headers.clone(),
+        };
+        let is_routed = parts.extensions.get::<MatchedPath>().is_some();
         let handler = move |tx: Tx| {
             let mut parts = parts.clone();
             parts.extensions.insert(tx);
             let request = HttpRequest::from_parts(parts, Body::from(body.clone()));
             let response = service.clone().oneshot(request);
+            let reading = reading.clone();
             async move {
                 let Ok(response) = response.await;
-                Ok(whole(response, bytes_max).await)
+                Ok(reading.whole(response, is_routed).await)
             }
         };
-        let answered = execute(&self.edge, &partition, &key, &payload, self.retention, handler).await;
-        let (stored, is_replayed) = answered?;
-        Ok(written(&stored, is_replayed))
+        let remembered = Arc::clone(&self.remembered);
+        let (edge, partition, key, payload) = (&self.edge, &partition, &key, &payload);
+        let request = Keyed { edge, partition, key, payload, retention, remembered };
+        let (full, is_replayed) = request.execute(handler).await?;
+        Ok(full.written(is_replayed))
     }
-
-    /// The key: as the draft has it, a string in quotes, or bare as everybody else does.
-    fn key(&self, parts: &Parts) -> Result<Option<String>, Problem> {
-        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
-        let Some(value) = values.next() else {
-            if self.is_required {
-                return Err(Problem::new(
-                    ProblemKind::KeyMissing,
-                    "draw one, and repeat it with the request",
-                ));
-            }
-            return Ok(None);
-        };
-        let text = value.to_str().ok().map(str::trim).filter(|_| values.next().is_none());
-        let text = text.map(|text| {
-            let unquoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            unquoted.unwrap_or(text)
-        });
-        match text {
-            Some(key) if !key.is_empty() && key.len() <= KEY_BYTES_MAX && !key.contains(['"', '\\']) => {
-                Ok(Some(key.to_owned()))
-            }
-            _ => {
-                let detail = format!("an Idempotency-Key is one string of 1 to {KEY_BYTES_MAX} characters");
-                Err(Problem::new(ProblemKind::BadRequest, detail))
-            }
-        }
-    }
-}
-
-/// What makes a request the same one: each part with its length before it, so that no two requests have the same.
-fn payload(parts: &Parts, body: &Bytes) -> Vec<u8> {
-    // Nested routers take their part of the path away.
-    let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
-    let target = uri.path_and_query().map_or("", |target| target.as_str());
-    let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let mut payload = Vec::new();
-    for part in [parts.method.as_str().as_bytes(), target.as_bytes(), content_type, body] {
-        payload.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        payload.extend_from_slice(part);
-    }
-    payload
-}
-
-/// Reads a handler's response, headers and all, but for those that belong to the connection. One that can't be kept is our own
-/// fault and not the caller's.
-async fn whole(response: HttpResponse, bytes_max: usize) -> Full {
-    kept(response, bytes_max).await.unwrap_or_else(|reason| {
-        tracing::error!(reason, "a response can't be kept");
-        let detail = "the server can't keep its response to this request; its log says why";
-        Full { response: Problem::new(ProblemKind::Broken, detail).response(), headers: Vec::new() }
-    })
-}
-
-async fn kept(response: HttpResponse, bytes_max: usize) -> Result<Full, String> {
-    let (parts, content) = response.into_parts();
-    let body = Limited::new(content, bytes_max)
-        .collect()
-        .await
-        .map_err(|error| format!("a response has at most {bytes_max} bytes (`body_bytes_max`): {error}"))?;
-    let mut headers = Vec::new();
-    for (name, value) in &parts.headers {
-        if name == CONTENT_TYPE || name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
-            continue;
-        }
-        let value = value.to_str().map_err(|_| format!("the response's header {name} is no text"))?;
-        headers.push((name.to_string(), value.to_owned()));
-    }
-    let media_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    Ok(Full { response: Response::new(parts.status, media_type, body.to_bytes()), headers })
-}
-
-fn written(stored: &StoredResponse, is_replayed: bool) -> HttpResponse {
-    let mut answer = HttpResponse::new(Body::from(stored.body.clone()));
-    let status = stored.head.status();
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    for (name, value) in &stored.head.headers {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
-            headers.append(name, value);
-        }
-    }
-    if !stored.head.content_type.is_empty() {
-        headers.insert(CONTENT_TYPE, content_type(&stored.head.content_type));
-    }
-    if status < StatusCode::INTERNAL_SERVER_ERROR {
-        headers.insert(TOLLGATE_RESPONSE, STORED);
-    }
-    if is_replayed {
-        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-    }
-    answer
 }
 
 impl<S> Layer<S> for IdempotencyKey {
@@ -421,7 +285,7 @@ impl<S> Layer<S> for IdempotencyKey {
     }
 }
 
-/// What [`IdempotencyKey`] makes of a service.
+/// A service behind an [`IdempotencyKey`].
 #[derive(Clone)]
 pub struct Idempotent<S> {
     layer: IdempotencyKey,
@@ -448,7 +312,13 @@ where
             if request.method().is_safe() {
                 return service.oneshot(request).await;
             }
-            Ok(layer.serve(service, request).await.unwrap_or_else(|problem| refusal(&problem)))
+            Ok(layer.serve(service, request).await.unwrap_or_else(|problem| {
+                let mut answer = refusal(&problem);
+                if let Some(documentation) = &layer.documentation {
+                    answer.headers_mut().insert(LINK, documentation.clone());
+                }
+                answer
+            }))
         })
     }
 }

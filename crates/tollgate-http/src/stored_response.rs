@@ -59,6 +59,12 @@ impl Response {
         &self.content_type
     }
 
+    /// Its other headers.
+    #[cfg(feature = "edge")]
+    pub(crate) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
     /// Its body.
     pub const fn body(&self) -> &Bytes {
         &self.body
@@ -104,10 +110,10 @@ impl StoredResponse {
         Self { head: ResponseHead::new(answers, response, Some(blob)), body: Bytes::new() }
     }
 
-    /// Without its other headers.
     #[cfg(feature = "edge")]
     pub(crate) fn response(&self) -> Response {
-        Response::new(self.head.status(), self.head.content_type.clone(), self.body.clone())
+        let (status, content_type) = (self.head.status(), self.head.content_type.clone());
+        Response { status, content_type, headers: self.head.headers.clone(), body: self.body.clone() }
     }
 
     pub(crate) fn encode(&self) -> Bytes {

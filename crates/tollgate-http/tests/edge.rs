@@ -3,16 +3,18 @@
 
 mod socket;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::future::join_all;
+use futures_util::stream;
 use socket::{Answer, Ask, Ground, Host, Paid, caller};
 use tollgate::{Gate, HandlerError, Tx};
 use tollgate_http::edge::{IdempotencyKey, idempotent};
@@ -66,7 +68,7 @@ async fn order(
 
 fn layer(gate: &Gate, retention: Duration) -> IdempotencyKey {
     IdempotencyKey::new(gate.edge("payments").unwrap(), retention, |_, _| Ok("front".to_owned()))
-        .caller(|parts| caller(parts).map(|caller| caller.as_str().to_owned()))
+        .caller(|parts| std::future::ready(caller(parts).map(|caller| caller.as_str().to_owned())))
         .body_bytes_max(1_000)
         .body_time_max(Duration::from_millis(300))
 }
@@ -90,6 +92,13 @@ impl Process {
         let gate = ground.gate().await;
         let routes = Router::new()
             .route("/orders", post(order).put(order))
+            .route(
+                "/endless",
+                post(|| async {
+                    Response::new(Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()))
+                }),
+            )
+            .route("/limited", post(limited))
             .route("/safe", get(|headers: HeaderMap| async move { headers.len().to_string() }))
             .layer(Extension(ground.clone()))
             .layer(change(layer(&gate, retention)));
@@ -152,7 +161,7 @@ async fn a_request_without_a_key_is_refused_and_one_with_a_key_that_makes_no_sen
     let shop = Process::on(&ground).await;
     assert_eq!(shop.order("", "one").await.refusal(), refusal(400, "idempotency-key-missing"));
     let long = "k".repeat(256);
-    for key in ["\"\"", "a\"b", "\"a", "a\\b", "\"a\\\"b\"", &long] {
+    for key in ["\"\"", "a\"b", "\"a", "a\\b", "a, b", "\"a\", \"b\"", &long] {
         assert_eq!(shop.order(key, "one").await.refusal(), refusal(400, "bad-request"), "{key}");
     }
     let two = Ask { headers: &[("idempotency-key", "a"), ("idempotency-key", "b")], ..Ask::default() };
@@ -174,9 +183,9 @@ async fn a_request_without_a_key_is_refused_and_one_with_a_key_that_makes_no_sen
 }
 
 #[tokio::test]
-async fn a_repetition_gets_the_stored_response_with_all_of_its_headers() {
+async fn a_repetition_gets_the_stored_response_with_its_headers_and_those_that_are_listed() {
     let ground = Ground::new();
-    let shop = Process::on(&ground).await;
+    let shop = Process::with(&ground, DAY, |layer| layer.keep_header(http::header::SET_COOKIE)).await;
     for body in ["one", "cookies", "status 202", "status 204", "status 302"] {
         let first = shop.order(body, body).await;
         assert!(first.status < 400 && first.header("idempotent-replayed").is_empty(), "{body} {first:?}");
@@ -301,7 +310,7 @@ async fn where_keys_are_optional_a_request_without_one_is_executed_each_time() {
 async fn a_refusal_by_the_handler_is_remembered_and_its_changes_are_dropped() {
     let ground = Ground::new();
     let shop = Process::on(&ground).await;
-    for (number, body) in ["status 400", "status 404", "status 422", "blob-and-status 409"].iter().enumerate()
+    for (number, body) in ["status 400", "status 404", "status 422", "blob-and-status 410"].iter().enumerate()
     {
         for time in 0..3 {
             let answer = shop.order(body, body).await;
@@ -314,6 +323,137 @@ async fn a_refusal_by_the_handler_is_remembered_and_its_changes_are_dropped() {
     assert_eq!(shop.order("good", "one").await.text(), "order 1");
     shop.is_booked(1).await;
     assert_eq!(ground.kept().await, Vec::<String>::new(), "the picture of the refused order is gone");
+}
+
+#[tokio::test]
+async fn a_refusal_that_may_pass_is_given_and_not_remembered() {
+    let ground = Ground::new();
+    let shop = Process::on(&ground).await;
+    for status in [401, 403, 405, 407, 408, 409, 421, 423, 425, 429] {
+        let body = format!("status {status}");
+        for _ in 0..2 {
+            let answer = shop.order(&body, &body).await;
+            assert_eq!((answer.status, answer.is_replayed()), (status, false));
+        }
+    }
+    assert_eq!(ground.begun.load(Ordering::SeqCst), 20, "each is executed each time");
+    assert_eq!(shop.orders().await, 0);
+    assert_eq!(shop.order("status 409", "one").await.text(), "order 1", "and the key is still free");
+}
+
+#[tokio::test]
+async fn the_user_decides_which_refusals_are_remembered() {
+    let ground = Ground::new();
+    let shop = Process::with(&ground, DAY, |layer| layer.remember(|status| status == 409)).await;
+    for (status, is_replayed) in [(409, true), (422, false), (200, true)] {
+        let body = format!("status {status}");
+        shop.order(&body, &body).await;
+        assert_eq!(shop.order(&body, &body).await.is_replayed(), is_replayed, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_router_says_of_unknown_routes_is_not_remembered_and_leaves_nothing() {
+    let ground = Ground::new();
+    let shop = Process::on(&ground).await;
+    for (method, path, status) in [("POST", "/nope", 404), ("DELETE", "/orders", 405)] {
+        for _ in 0..2 {
+            let ask = Ask { headers: &[("idempotency-key", "k")], ..Ask::default() };
+            let answer = shop.host.ask(method, path, "ada", ask).await;
+            assert_eq!((answer.status, answer.is_replayed()), (status, false), "{method} {path}");
+        }
+    }
+    assert_eq!(ground.everything().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn cookies_limits_and_headers_of_the_connection_are_not_given_again() {
+    let ground = Ground::new();
+    let shop = Process::on(&ground).await;
+    let ask = || Ask { headers: &[("idempotency-key", "k")], ..Ask::default() };
+    let first = shop.host.ask("POST", "/limited", "ada", ask()).await;
+    assert_eq!((first.header("set-cookie"), first.header("x-ratelimit-remaining")), ("session=1", "5"));
+    assert_eq!((first.header("x-hop"), first.header("idempotent-replayed")), ("", ""));
+    let again = shop.host.ask("POST", "/limited", "ada", ask()).await;
+    assert!(again.is_replayed());
+    assert_eq!(again.header("x-kept"), "yes");
+    for name in ["set-cookie", "x-ratelimit-remaining", "access-control-allow-origin", "x-hop", "retry-after"]
+    {
+        assert_eq!(again.header(name), "", "{name}");
+    }
+}
+
+async fn limited() -> Response {
+    let headers = [
+        ("set-cookie", "session=1"),
+        ("x-ratelimit-remaining", "5"),
+        ("access-control-allow-origin", "http://a.example"),
+        ("retry-after", "1"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("x-kept", "yes"),
+        ("idempotent-replayed", "true"),
+    ];
+    (headers, "limited").into_response()
+}
+
+#[tokio::test]
+async fn a_response_whose_body_never_ends_does_not_take_its_partition_along() {
+    let ground = Ground::new();
+    let shop = Process::with(&ground, DAY, |layer| layer.response_time_max(Duration::from_millis(50))).await;
+    let ask = Ask { headers: &[("idempotency-key", "k")], ..Ask::default() };
+    assert_eq!(shop.host.ask("POST", "/endless", "ada", ask).await.refusal(), refusal(500, "broken"));
+    assert_eq!(shop.order("k", "one").await.text(), "order 1");
+}
+
+#[tokio::test]
+async fn under_nested_routers_the_whole_path_makes_a_request_the_same() {
+    let ground = Ground::new();
+    let gate = ground.gate().await;
+    let orders = || Router::new().route("/orders", post(order)).layer(Extension(ground.clone()));
+    let keys = layer(&gate, DAY);
+    let routes = Router::new().nest("/v1", orders().layer(keys.clone())).nest("/v2", orders().layer(keys));
+    let host = Host::of(routes).await;
+    let ask = |path: &'static str| {
+        let ask = Ask { headers: &[("idempotency-key", "k")], body: "one".into() };
+        let host = &host;
+        async move { host.ask("POST", path, "ada", ask).await }
+    };
+    assert_eq!(ask("/v1/orders").await.text(), "order 1");
+    assert_eq!(ask("/v2/orders").await.refusal(), refusal(422, "idempotency-key-reused"));
+    assert!(ask("/v1/orders").await.is_replayed());
+}
+
+#[tokio::test]
+async fn a_layer_that_is_applied_twice_is_refused_and_does_not_wait_for_itself() {
+    let ground = Ground::new();
+    let gate = ground.gate().await;
+    let keys = layer(&gate, DAY);
+    let routes = Router::new().route("/orders", post(order)).layer(keys.clone()).layer(keys);
+    let host = Host::of(routes).await;
+    let ask = Ask { headers: &[("idempotency-key", "k")], body: "one".into() };
+    assert_eq!(host.ask("POST", "/orders", "ada", ask).await.refusal(), refusal(500, "broken"));
+}
+
+#[tokio::test]
+async fn a_request_without_a_key_is_forgotten_as_soon_as_its_outcome_is_certain() {
+    let ground = Ground::new();
+    let shop = Process::with(&ground, MOMENT, IdempotencyKey::optional).await;
+    assert_eq!(shop.order("", "one").await.text(), "order 1");
+    until(async || {
+        shop.gate.sweep().await.unwrap();
+        let page = ground.store.scan(None, usize::MAX).await.unwrap();
+        page.partitions.iter().all(|scanned| scanned.records == 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_links_to_the_documentation_of_keys() {
+    let ground = Ground::new();
+    let shop = Process::with(&ground, DAY, |layer| layer.documentation("https://shop.example/keys")).await;
+    let answer = shop.order("", "one").await;
+    assert_eq!(answer.header("link"), "<https://shop.example/keys>; rel=\"describedby\"");
 }
 
 #[tokio::test]
@@ -436,7 +576,7 @@ async fn the_plain_function_says_what_the_layer_says() {
     assert!(again.is_replayed && again.response == first.response);
     assert_eq!(run(b"two").await.unwrap_err().kind(), ProblemKind::KeyReused);
     let refused = idempotent(&edge, "front", "r", b"", DAY, |_| async {
-        Err::<tollgate_http::Response, _>(HandlerError::permanent("never"))
+        Err::<tollgate_http::Response, HandlerError>(Problem::refused("never").into())
     });
     let problem: Problem = refused.await.unwrap_err();
     assert_eq!((problem.kind(), problem.detail()), (ProblemKind::Refused, "never"));

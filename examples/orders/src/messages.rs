@@ -1,5 +1,5 @@
-//! What travels: the order as the client sends it, the messages between the shop's endpoints, and what the shop and the provider say
-//! to each other. Only shapes; what is done about them is told in the rooms of those who get them.
+//! Shapes that travel: the order as the client sends it, the messages between the shop's endpoints, and the words between the shop
+//! and the provider.
 
 use std::fmt;
 
@@ -61,11 +61,53 @@ pub struct Line {
     pub cents_each: u64,
 }
 
+/// Longest name of a customer, an order or a thing.
+pub const NAME_CHARS_MAX: usize = 64;
+
+/// The largest payment that the provider takes, and so the largest order.
+pub const CENTS_MAX: u64 = 100_000_000_000;
+
+/// Most lines of a cart.
+const LINES_MAX: usize = 100;
+
 impl Cart {
-    /// What it costs.
+    /// Its price. No sum is larger than a `u64`; a cart that costs so much is refused by [`Cart::check`].
     pub fn cents(&self) -> u64 {
-        self.lines.iter().map(|line| line.pieces * line.cents_each).sum()
+        let lines = self.lines.iter().map(|line| line.pieces.saturating_mul(line.cents_each));
+        lines.fold(0, u64::saturating_add)
     }
+
+    /// Checks what came from outside, by the same limits as the provider: an order is not taken and then never paid.
+    ///
+    /// # Errors
+    /// What is wrong, for the client.
+    pub fn check(&self) -> Result<(), String> {
+        check_name("the customer", &self.customer)?;
+        if !(1..=LINES_MAX).contains(&self.lines.len()) {
+            return Err(format!("a cart has 1 to {LINES_MAX} lines"));
+        }
+        for line in &self.lines {
+            check_name("what is ordered", &line.what)?;
+            if line.pieces == 0 {
+                return Err("a line has at least one piece".to_owned());
+            }
+        }
+        if self.cents() > CENTS_MAX {
+            return Err(format!("an order costs at most {CENTS_MAX} cents"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks the length of a name.
+///
+/// # Errors
+/// What is wrong, for the client.
+pub fn check_name(what: &str, name: &str) -> Result<(), String> {
+    if (1..=NAME_CHARS_MAX).contains(&name.chars().count()) {
+        return Ok(());
+    }
+    Err(format!("{what} has 1 to {NAME_CHARS_MAX} characters"))
 }
 
 /// An order, as the shop keeps it.
@@ -230,4 +272,28 @@ pub struct Receipt {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Refusal {
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cart_that_the_provider_would_refuse_is_not_taken() {
+        let line = |pieces, cents_each| Line { what: "gold bar".to_owned(), pieces, cents_each };
+        let cart = |customer: &str, lines| Cart { customer: customer.to_owned(), lines };
+        assert_eq!(cart("ada", vec![line(2, CENTS_MAX / 2)]).check(), Ok(()));
+        for bad in [
+            cart("ada", vec![]),
+            cart("", vec![line(1, 1)]),
+            cart(&"a".repeat(65), vec![line(1, 1)]),
+            cart("ada", vec![line(0, 1)]),
+            cart("ada", vec![line(1 << 32, 1 << 32)]),
+            cart("ada", vec![line(u64::MAX, 1), line(1, 1)]),
+            cart("ada", vec![line(1, CENTS_MAX), line(1, 1)]),
+            cart("ada", vec![line(1, 1); 101]),
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
 }

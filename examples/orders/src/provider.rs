@@ -11,17 +11,15 @@ use tollgate_http::{Problem, ProblemKind, Response};
 use crate::Failure;
 use crate::house::{House, Place};
 use crate::lifeline::Lifeline;
-use crate::messages::{OrderId, Payment, Receipt, Refusal, Step, Sum, Taken, Totals};
+use crate::messages::{
+    CENTS_MAX, NAME_CHARS_MAX, OrderId, Payment, Receipt, Refusal, Step, Sum, Taken, Totals, check_name,
+};
 
 /// The provider's endpoints.
 pub const ENDPOINTS: [&str; 2] = ["payments", "ledger"];
 
 /// The media type of payments.
 const JSON: &str = "application/json";
-
-/// Longest name of an account or an order, and the largest payment: beyond any that makes sense.
-const NAME_CHARS_MAX: usize = 64;
-const CENTS_MAX: u64 = 100_000_000_000;
 
 /// Where payments are made.
 pub const PAYMENTS: &str = "/payments";
@@ -84,11 +82,8 @@ fn check(content_type: &str, payment: &Payment) -> Result<(), String> {
         return Err(format!("a payment is {JSON}"));
     }
     let order = payment.order.to_string();
-    for (what, name) in [("account", &payment.account), ("order", &order)] {
-        if !(1..=NAME_CHARS_MAX).contains(&name.chars().count()) {
-            return Err(format!("{what} has 1 to {NAME_CHARS_MAX} characters"));
-        }
-    }
+    check_name("account", &payment.account)?;
+    check_name("order", &order)?;
     if payment.cents > CENTS_MAX {
         return Err(format!("a payment is at most {CENTS_MAX} cents"));
     }

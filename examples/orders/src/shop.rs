@@ -46,7 +46,7 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
     let house = House::open(&options.place.data, "shop", &ENDPOINTS, options.place.seed).await?;
     let gate = house
         .gate()
-        .side_effect(Arc::new(calls()?))
+        .side_effect(Arc::new(calls(&options.payments)?))
         .endpoint(ordering::endpoint())
         .endpoint(billing::endpoint(&options.payments))
         .endpoint(shipping::endpoint())
@@ -59,9 +59,9 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
     lifeline.serve(house, gate, front, options.place.listen, books, BOOKS).await
 }
 
-/// Calls with the key that the provider knows us by. `Reqwest::new` would wait for half a minute, which is right for a provider
+/// Calls with the key that the provider knows us by, which goes to the provider only. `Reqwest::new` would wait for half a minute, which is right for a provider
 /// far away and too long for a show.
-fn calls() -> Result<HttpCalls, Failure> {
+fn calls(payments: &str) -> Result<HttpCalls, Failure> {
     let client = reqwest::Client::builder()
         .timeout(CALL_WITHIN)
         .redirect(reqwest::redirect::Policy::none())
@@ -70,5 +70,8 @@ fn calls() -> Result<HttpCalls, Failure> {
     let mut key = HeaderValue::from_str(&provider::key()?)?;
     key.set_sensitive(true);
     let headers = HeaderMap::from_iter([(AUTHORIZATION, key)]);
-    Ok(HttpCalls::new(Reqwest::with_client(client)).headers(move |_| headers.clone()))
+    let payments = format!("{}/", payments.trim_end_matches('/'));
+    let headers_for =
+        move |url: &str| if url.starts_with(&payments) { headers.clone() } else { HeaderMap::new() };
+    Ok(HttpCalls::new(Reqwest::with_client(client)).headers(headers_for))
 }

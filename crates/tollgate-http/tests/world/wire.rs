@@ -45,7 +45,7 @@ impl Wire {
         &self,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        let failed = |reason: &str| TransportError::Failed { reason: reason.to_owned() };
+        let failed = |reason: &str| TransportError::failed(reason);
         let server = {
             let servers = self.servers.lock().unwrap();
             let turn = self.turn.fetch_add(1, Ordering::SeqCst);
@@ -82,7 +82,7 @@ impl Transport for MortalTransport {
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
-            let lost = || TransportError::Failed { reason: "the connection broke".to_owned() };
+            let lost = || TransportError::failed("the connection broke");
             let answered = |status: u16| {
                 let mut response = http::Response::new(Bytes::from_static(b"<h1>a proxy's own page</h1>"));
                 *response.status_mut() = http::StatusCode::from_u16(status).unwrap();

@@ -46,8 +46,13 @@ async fn go_on(tx: Tx, _: PaymentAnswered) -> Result<(), HandlerError> {
             let Refusal { reason } = response.read_json()?;
             tx.send("orders", &order.partition(), &Cancel { reason })?;
         }
+        // The provider will never take it: the customer is told, instead of waiting for ever.
+        refused if refused.is_client_error() => {
+            let reason = format!("the payment provider does not take this payment ({refused})");
+            tx.send("orders", &order.partition(), &Cancel { reason })?;
+        }
         other => {
-            // The answer is lost for nobody: the message keeps it, and is processed once it is put back.
+            // The message keeps the answer, and is processed once it is put back.
             let what =
                 format!("the provider answers a payment with {other}: ask them, then redrive this message");
             return Err(HandlerError::permanent(what));
