@@ -1,5 +1,5 @@
-//! Bodies as they come and go over HTTP: read within a limit of bytes and of time, and written with their headers. Their content
-//! is not looked at.
+//! Bodies as they come and go over HTTP: read within a limit of bytes and of time, and written with their
+//! headers. Their content is not looked at.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! The client's side of exactly-once HTTP: calls as side effects of a handler. `PUT` prepares, `POST` publishes, `GET` fetches the
-//! response for the message that follows up, `DELETE` cleans up before that message's token is consumed. Tollgate's engine decides
-//! about their order and repetition; [`steps`] has what each makes of an answer, [`answers`] what an answer means, and [`transport`]
-//! the network.
+//! The client's side of exactly-once HTTP: calls as side effects of a handler. `PUT` prepares, `POST`
+//! publishes, `GET` fetches the response for the message that follows up, `DELETE` cleans up before that
+//! message's token is consumed. Tollgate's engine decides about their order and repetition; [`steps`] has
+//! what each makes of an answer, [`answers`] what an answer means, and [`transport`] the network.
 
 mod answers;
 mod guard;
@@ -28,8 +28,8 @@ use crate::stored_response::Response;
 /// The kind of side effect that calls are.
 pub const HTTP_CALL: &str = "http-call";
 
-/// Longest time that a step takes with all its repetitions, unless something else is said: shorter than an attempt may take, so
-/// that nothing is created after its deadline.
+/// Longest time that a step takes with all its repetitions, unless something else is said: shorter than an
+/// attempt may take, so that nothing is created after its deadline.
 const STEP_TIME_MAX: Duration = Duration::from_secs(40);
 
 /// A request to another system.
@@ -82,14 +82,15 @@ impl Call {
 /// }
 /// ```
 pub trait HttpCall {
-    /// Calls the exactly-once server at `url` (its base, without an id) if this handler commits. The message `follow_up` comes to
-    /// the same endpoint and partition then, with the response.
+    /// Calls the exactly-once server at `url` (its base, without an id) if this handler commits. The message
+    /// `follow_up` comes to the same endpoint and partition then, with the response.
     ///
-    /// Never put a password into the URL: such URLs are refused, because URLs are stored and logged. See [`HttpCalls::headers`].
+    /// Never put a password into the URL: such URLs are refused, because URLs are stored and logged. See
+    /// [`HttpCalls::headers`].
     ///
     /// # Errors
-    /// As for [`Tx::prepare`]: the server can't be reached or does not know us. Its final word, even if that is a refusal, is no
-    /// error here but the response.
+    /// As for [`Tx::prepare`]: the server can't be reached or does not know us. Its final word, even if that
+    /// is a refusal, is no error here but the response.
     fn call<M: Message + Sync>(
         &self,
         url: &str,
@@ -228,16 +229,17 @@ impl HttpCalls {
         self
     }
 
-    /// Longest time that a step takes with all its repetitions, whatever the transport does. Keep it below the gate's
-    /// `attempt_max`. Default: 40 s.
+    /// Longest time that a step takes with all its repetitions, whatever the transport does. Keep it below
+    /// the gate's `attempt_max`. Default: 40 s.
     #[must_use]
     pub fn time_max(mut self, duration: Duration) -> Self {
         self.time_max = duration;
         self
     }
 
-    /// Longest time for which pages of a proxy (3xx, 4xx) that answer `DELETE` are taken for a passing fault; then the clean-up
-    /// is given up with an error in the log, and the server may keep the request. Default: an hour.
+    /// Longest time for which pages of a proxy (3xx, 4xx) that answer `DELETE` are taken for a passing fault;
+    /// then the clean-up is given up with an error in the log, and the server may keep the request. Default:
+    /// an hour.
     #[must_use]
     pub fn patience(mut self, duration: Duration) -> Self {
         self.patience = duration;
@@ -280,7 +282,8 @@ impl SideEffect for HttpCalls {
                 "its URL has credentials in it, and URLs are stored and logged: use `HttpCalls::headers`";
             return Err(self.invalid(what.to_owned()));
         }
-        // An id that can be guessed would let others meddle with the request: it is drawn at random and not made of known names.
+        // An id that can be guessed would let others meddle with the request: it is drawn at random and not
+        // made of known names.
         EffectName::new(format!("{base}/{}", RequestId::random()))
             .map_err(|error| self.invalid(error.to_string()))
     }

@@ -1,5 +1,6 @@
-//! The edge over HTTP: one request, recognised by its `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), executed in
-//! one commit with its response. As a layer around axum's routes, and as a plain function for any other server.
+//! The edge over HTTP: one request, recognised by its `Idempotency-Key`
+//! (draft-ietf-httpapi-idempotency-key-header), executed in one commit with its response. As a layer around
+//! axum's routes, and as a plain function for any other server.
 
 mod execution;
 mod key;
@@ -34,7 +35,8 @@ use crate::problem::{Problem, ProblemKind};
 /// The header that names a request.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Time for which a request without a key is remembered: until its outcome is certain, whatever happens to its commit.
+/// Time for which a request without a key is remembered: until its outcome is certain, whatever happens to
+/// its commit.
 const KEYLESS_RETENTION: Duration = Duration::from_secs(15 * 60);
 
 type PartitionOf = Arc<dyn Fn(&Parts, &Bytes) -> Result<String, String> + Send + Sync>;
@@ -48,8 +50,9 @@ pub struct Scoped;
 #[derive(Clone, Copy, Debug)]
 pub struct Unscoped;
 
-/// `Idempotency-Key` as a layer: every request of the routes below is executed once for its key. Their handlers find the [`Tx`]
-/// among the request's extensions, and must do all their work with it; they may run more than once.
+/// `Idempotency-Key` as a layer: every request of the routes below is executed once for its key. Their
+/// handlers find the [`Tx`] among the request's extensions, and must do all their work with it; they may run
+/// more than once.
 ///
 /// Requests with safe methods (`GET`, `HEAD`, `OPTIONS`) pass as if the layer was not there.
 ///
@@ -60,11 +63,13 @@ pub struct Unscoped;
 /// | another method, path, query, media type or body under the key | 422 |
 /// | a repetition | the stored response, with `Idempotent-Replayed: true` |
 ///
-/// What was written and sent with a status of 400 and more is dropped. The response is remembered for the retention, and no longer;
-/// one that may pass ([`remembered_by_default`]), or that a router gives where there is no route, is not remembered at all.
+/// What was written and sent with a status of 400 and more is dropped. The response is remembered for the
+/// retention, and no longer; one that may pass ([`remembered_by_default`]), or that a router gives where
+/// there is no route, is not remembered at all.
 ///
-/// Repetitions are answered before the routes below are asked, authentication inside of them included: [`caller`](Self::caller) must
-/// say whose keys they are, or [`shared`](Self::shared) that they are everybody's.
+/// Repetitions are answered before the routes below are asked, authentication inside of them included:
+/// [`caller`](Self::caller) must say whose keys they are, or [`shared`](Self::shared) that they are
+/// everybody's.
 ///
 /// ```
 /// use std::time::Duration;
@@ -110,11 +115,11 @@ pub struct IdempotencyKey<S = Scoped> {
 }
 
 impl IdempotencyKey<Unscoped> {
-    /// Remembers requests for `retention` by their key. `partition` names the partition that a request is executed on, from its head
-    /// and body; an error is answered as a bad request.
+    /// Remembers requests for `retention` by their key. `partition` names the partition that a request is
+    /// executed on, from its head and body; an error is answered as a bad request.
     ///
-    /// A key is remembered **in the partition**: let everything that chooses it be the same in all requests of a key. Another
-    /// payload that leads to another partition is another request, and not refused.
+    /// A key is remembered **in the partition**: let everything that chooses it be the same in all requests
+    /// of a key. Another payload that leads to another partition is another request, and not refused.
     pub fn new(
         edge: Edge,
         retention: Duration,
@@ -137,7 +142,8 @@ impl IdempotencyKey<Unscoped> {
         }
     }
 
-    /// Identifies the caller from the head of a request, so that keys of different callers never meet; an error is answered as it is.
+    /// Identifies the caller from the head of a request, so that keys of different callers never meet; an
+    /// error is answered as it is.
     pub fn caller<F>(self, caller: impl Fn(&Parts) -> F + Send + Sync + 'static) -> IdempotencyKey
     where
         F: Future<Output = Result<String, Problem>> + Send + 'static,
@@ -147,7 +153,8 @@ impl IdempotencyKey<Unscoped> {
         scoped
     }
 
-    /// Lets all callers share their keys: one that repeats another's key and request gets the other's stored answer.
+    /// Lets all callers share their keys: one that repeats another's key and request gets the other's stored
+    /// answer.
     pub fn shared(self) -> IdempotencyKey {
         let Self { edge, retention, partition, caller, remembered, is_required, .. } = self;
         IdempotencyKey {
@@ -175,7 +182,8 @@ impl<S> IdempotencyKey<S> {
         self
     }
 
-    /// Decides which responses with a status of 400 and more are remembered. Default: [`remembered_by_default`].
+    /// Decides which responses with a status of 400 and more are remembered. Default:
+    /// [`remembered_by_default`].
     pub fn remember(mut self, remembered: impl Fn(StatusCode) -> bool + Send + Sync + 'static) -> Self {
         self.remembered = Arc::new(remembered);
         self
@@ -183,7 +191,8 @@ impl<S> IdempotencyKey<S> {
 
     /// Keeps a header of responses for repetitions although it is for one answer only, e.g. `Set-Cookie`.
     ///
-    /// Kept are all but those of the connection, cookies, challenges, `Date`, `Retry-After`, rate limits and `Access-Control-*`.
+    /// Kept are all but those of the connection, cookies, challenges, `Date`, `Retry-After`, rate limits and
+    /// `Access-Control-*`.
     pub fn keep_header(mut self, name: HeaderName) -> Self {
         self.kept_headers.push(name);
         self

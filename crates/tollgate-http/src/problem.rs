@@ -146,8 +146,9 @@ impl Problem {
 
     /// A handler's refusal, for good: 422, with words for the caller.
     ///
-    /// `Err(Problem::refused("no credit").into())` ends a handler of [`crate::server::ExactlyOnce`] or [`crate::edge::idempotent`]. The
-    /// reason of any other permanent error goes to the log only, since it may name stores, items or addresses.
+    /// `Err(Problem::refused("no credit").into())` ends a handler of [`crate::server::ExactlyOnce`] or
+    /// [`crate::edge::idempotent`]. The reason of any other permanent error goes to the log only, since it
+    /// may name stores, items or addresses.
     pub fn refused(detail: impl Into<String>) -> Self {
         Self::new(ProblemKind::Refused, detail)
     }

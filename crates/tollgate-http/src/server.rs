@@ -72,7 +72,8 @@ impl Request {
     /// Its body, as JSON.
     ///
     /// # Errors
-    /// As for [`RequestBody::read_json`], to be returned from the handler: what is no `T` is refused for good.
+    /// As for [`RequestBody::read_json`], to be returned from the handler: what is no `T` is refused for
+    /// good.
     pub async fn read_json<T: serde::de::DeserializeOwned>(&self) -> Result<T, HandlerError> {
         self.body.read_json().await
     }
@@ -115,16 +116,19 @@ pub struct ExactlyOnce {
 }
 
 impl ExactlyOnce {
-    /// Serves requests below the path `base`, in the name of the edge's endpoint. Requests are stored under both names: never
-    /// change one of them while requests are stored, or keep the old one with [`ExactlyOnce::named`].
+    /// Serves requests below the path `base`, in the name of the edge's endpoint. Requests are stored under
+    /// both names: never change one of them while requests are stored, or keep the old one with
+    /// [`ExactlyOnce::named`].
     ///
-    /// `partition` names the partition that a request is executed on; a permanent error is answered as a bad request, with its
-    /// reason, a retry with 503. It is asked when the body has arrived, and its answer is stored with the request.
+    /// `partition` names the partition that a request is executed on; a permanent error is answered as a bad
+    /// request, with its reason, a retry with 503. It is asked when the body has arrived, and its answer is
+    /// stored with the request.
     ///
-    /// `handler` executes a request; it may run more than once, but commits at most once. What it returns is the response, for
-    /// good. [`HandlerError::Permanent`] is a response too (422, a problem) and drops its changes; the caller is told why only if it
-    /// was made of a [`Problem`] (see [`Problem::refused`]), otherwise the reason is for the log. [`HandlerError::Retry`] is
-    /// answered with 503, and nothing is remembered.
+    /// `handler` executes a request; it may run more than once, but commits at most once. What it returns is
+    /// the response, for good. [`HandlerError::Permanent`] is a response too (422, a problem) and drops its
+    /// changes; the caller is told why only if it was made of a [`Problem`] (see [`Problem::refused`]),
+    /// otherwise the reason is for the log. [`HandlerError::Retry`] is answered with 503, and nothing is
+    /// remembered.
     pub fn new<P, Q, H, F>(edge: Edge, base: impl Into<String>, partition: P, handler: H) -> Self
     where
         P: Fn(Request) -> Q + Send + Sync + 'static,
@@ -152,15 +156,16 @@ impl ExactlyOnce {
 
     /// Sets the name under which requests are stored, instead of the base path.
     ///
-    /// Two servers of one endpoint need two names, also where they are nested at two places with the same base.
+    /// Two servers of one endpoint need two names, also where they are nested at two places with the same
+    /// base.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.with(|exchange| exchange.name = Some(format!("/{name}")))
     }
 
-    /// Identifies the caller from a request's method, path and headers; an error is answered as it is. Without this every caller is
-    /// the same one, and an id is all that protects a request.
+    /// Identifies the caller from a request's method, path and headers; an error is answered as it is.
+    /// Without this every caller is the same one, and an id is all that protects a request.
     #[must_use]
     pub fn authenticate<F>(self, authenticate: impl Fn(&Parts) -> F + Send + Sync + 'static) -> Self
     where
@@ -175,8 +180,9 @@ impl ExactlyOnce {
         self.with(|exchange| exchange.limits.body_bytes_max = bytes)
     }
 
-    /// Bodies of requests and responses with more bytes than this are kept in blob storage, if the gate has one; so is what the store
-    /// would not take in an item. Such a body of a request is never held in memory while it arrives. Default: 64 KiB.
+    /// Bodies of requests and responses with more bytes than this are kept in blob storage, if the gate has
+    /// one; so is what the store would not take in an item. Such a body of a request is never held in memory
+    /// while it arrives. Default: 64 KiB.
     #[must_use]
     pub fn inline_bytes_max(self, bytes: usize) -> Self {
         self.with(|exchange| exchange.limits.inline_bytes_max = bytes)
@@ -194,16 +200,18 @@ impl ExactlyOnce {
         self.with(|exchange| exchange.limits.body_time_max = duration)
     }
 
-    /// Number of partitions over which stored requests are spread; two requests in the same one may have to wait for each other.
-    /// Never change it while requests are stored. Default: 256.
+    /// Number of partitions over which stored requests are spread; two requests in the same one may have to
+    /// wait for each other. Never change it while requests are stored. Default: 256.
     #[must_use]
     pub fn buckets(self, buckets: u16) -> Self {
         self.with(|exchange| exchange.limits.buckets = buckets.max(1))
     }
 
-    /// A secret by which requests are spread over the buckets, so that no caller can choose ids that all lie in one.
+    /// A secret by which requests are spread over the buckets, so that no caller can choose ids that all lie
+    /// in one.
     ///
-    /// Never change it while requests are stored; all processes need the same. Default: none, ids are spread by a public hash.
+    /// Never change it while requests are stored; all processes need the same. Default: none, ids are spread
+    /// by a public hash.
     #[must_use]
     pub fn bucket_key(self, key: [u8; 32]) -> Self {
         self.with(|exchange| exchange.limits.bucket_key = key)
@@ -211,15 +219,16 @@ impl ExactlyOnce {
 
     /// Most stored requests of one caller that are not deleted yet; further ones are answered with 429.
     ///
-    /// They are counted in each bucket by itself, so that nothing below the quota is refused; a caller is refused at the latest at
-    /// twice the quota and 32 for each bucket. Default: no quota.
+    /// They are counted in each bucket by itself, so that nothing below the quota is refused; a caller is
+    /// refused at the latest at twice the quota and 32 for each bucket. Default: no quota.
     #[must_use]
     pub fn open_requests_max(self, requests: u64) -> Self {
         self.with(|exchange| exchange.limits.open_requests_max = Some(requests))
     }
 
-    /// Number of deleted requests that this process remembers: a late `POST` is answered with 410 then, with 404 otherwise; and a
-    /// copy of a `PUT` that was held up is not stored again. Default: 100,000, about 32 bytes each.
+    /// Number of deleted requests that this process remembers: a late `POST` is answered with 410 then, with
+    /// 404 otherwise; and a copy of a `PUT` that was held up is not stored again. Default: 100,000, about 32
+    /// bytes each.
     ///
     /// A restart forgets them, and other processes don't know them: see [`ExactlyOnce::remember_deletions`].
     #[must_use]
@@ -227,11 +236,12 @@ impl ExactlyOnce {
         self.with(|exchange| exchange.tombstones = Tombstones::new(requests))
     }
 
-    /// Remembers deleted requests in the store for at least `retention`, for all processes and across restarts.
+    /// Remembers deleted requests in the store for at least `retention`, for all processes and across
+    /// restarts.
     ///
-    /// A `PUT` of a deleted id is refused for so long (410), so that a client that begins again by mistake does not have the request
-    /// executed again. Costs one more read for a new `PUT`, and about 100 bytes for each deletion until a sweep of the gate has
-    /// removed it after its time. Default: not.
+    /// A `PUT` of a deleted id is refused for so long (410), so that a client that begins again by mistake
+    /// does not have the request executed again. Costs one more read for a new `PUT`, and about 100 bytes for
+    /// each deletion until a sweep of the gate has removed it after its time. Default: not.
     #[must_use]
     pub fn remember_deletions(self, retention: Duration) -> Self {
         self.with(|exchange| exchange.limits.tombstone_retention = Some(retention))
@@ -239,15 +249,15 @@ impl ExactlyOnce {
 
     /// Demands `If-Match` with the `ETag` of the client's own `PUT` at `POST` and `GET`, or answers 428.
     ///
-    /// A client that sends it can't have a request executed again that was deleted and stored anew. `DELETE` executes nothing, and may
-    /// come without.
+    /// A client that sends it can't have a request executed again that was deleted and stored anew. `DELETE`
+    /// executes nothing, and may come without.
     #[must_use]
     pub fn require_if_match(self) -> Self {
         self.with(|exchange| exchange.limits.if_match_required = true)
     }
 
-    /// Describes bodies in the OpenAPI description: their media type, and a JSON schema. The function that chooses the partition
-    /// checks what they do look like. Without this any body is described.
+    /// Describes bodies in the OpenAPI description: their media type, and a JSON schema. The function that
+    /// chooses the partition checks what they do look like. Without this any body is described.
     #[must_use]
     pub fn describe_body(self, media_type: impl Into<String>, schema: serde_json::Value) -> Self {
         let accepted = openapi::Accepted { media_type: media_type.into(), schema };
@@ -319,7 +329,8 @@ struct Limits {
 }
 
 impl Limits {
-    /// Most open requests of a caller in one bucket: twice its share and some more, so that chance refuses nothing below the quota.
+    /// Most open requests of a caller in one bucket: twice its share and some more, so that chance refuses
+    /// nothing below the quota.
     fn open_in_bucket_max(&self) -> Option<u64> {
         self.open_requests_max.map(|requests| requests * 2 / u64::from(self.buckets) + 32)
     }

@@ -1,5 +1,5 @@
-//! A response, as a handler gives it and as it is stored and given again: status, content type, headers, body. Byte for byte the
-//! same each time.
+//! A response, as a handler gives it and as it is stored and given again: status, content type, headers,
+//! body. Byte for byte the same each time.
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, TRANSFER_ENCODING};
@@ -39,7 +39,8 @@ impl Response {
 
     /// Adds a header, e.g. `Location` or `Retry-After`, which is stored and given again with the response.
     ///
-    /// `Content-Type`, `ETag` and those that belong to the connection are the server's own: they are left out.
+    /// `Content-Type`, `ETag` and those that belong to the connection are the server's own: they are left
+    /// out.
     #[must_use]
     pub fn with_header(mut self, name: &HeaderName, value: &str) -> Self {
         let is_own = [CONTENT_TYPE, CONTENT_LENGTH, ETAG, TRANSFER_ENCODING, CONNECTION].contains(name);

@@ -1,7 +1,8 @@
-//! The meaning of an answer: only the exactly-once server's own word counts, and only its handler's response is a response.
+//! The meaning of an answer: only the exactly-once server's own word counts, and only its handler's response
+//! is a response.
 //!
-//! Load balancers, gateways and captive pages answer in a server's place with any status. Their answers are passing faults, so that
-//! none of them becomes the response to a payment.
+//! Load balancers, gateways and captive pages answer in a server's place with any status. Their answers are
+//! passing faults, so that none of them becomes the response to a payment.
 
 use std::time::{Duration, SystemTime};
 
@@ -57,7 +58,8 @@ pub(super) fn is_stored(response: &http::Response<Bytes>) -> bool {
     response.headers().contains_key(TOLLGATE_RESPONSE)
 }
 
-/// The kind of the problem that an exactly-once server tells of, without its namespace. `None`: it is no such problem.
+/// The kind of the problem that an exactly-once server tells of, without its namespace. `None`: it is no such
+/// problem.
 pub(super) fn problem(response: &http::Response<Bytes>) -> Option<String> {
     #[derive(Deserialize)]
     struct Kind {

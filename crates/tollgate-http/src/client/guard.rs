@@ -1,5 +1,5 @@
-//! Addresses that calls may go to. URLs that come from outside (webhooks) must not reach what only we can reach: they are checked
-//! after their names are resolved, at the addresses that are connected to.
+//! Addresses that calls may go to. URLs that come from outside (webhooks) must not reach what only we can
+//! reach: they are checked after their names are resolved, at the addresses that are connected to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

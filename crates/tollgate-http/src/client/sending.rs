@@ -1,5 +1,5 @@
-//! One request of a step, sent until the server has its final word: a few tries in place, with jitter, within a time, and never to a
-//! server that has asked to be left alone.
+//! One request of a step, sent until the server has its final word: a few tries in place, with jitter, within
+//! a time, and never to a server that has asked to be left alone.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

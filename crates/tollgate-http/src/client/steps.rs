@@ -15,8 +15,8 @@ use super::sending::{Ask, NoAnswer, unavailable};
 use super::{Detail, HttpCalls, Intent, ResponseHead};
 use crate::frame;
 
-/// Deliveries of a follow-up whose request the server no longer knows, before it is left to an operator. An old copy of a follow-up
-/// that is done meets the same answer, and finds out at its next delivery.
+/// Deliveries of a follow-up whose request the server no longer knows, before it is left to an operator. An
+/// old copy of a follow-up that is done meets the same answer, and finds out at its next delivery.
 const MISSING_MAX: u32 = 5;
 
 /// Most requests of which something is remembered.
@@ -98,8 +98,8 @@ impl HttpCalls {
             (Detail::Refused { .. }, _) => Ok(()),
             (Detail::Stored { etag }, _) => {
                 let response = self.send(&effect.name, Ask::of(Method::POST, Some(&etag))).await?;
-                // The request is no longer there: an earlier publication's follow-up is done and has cleaned up. If that is not so,
-                // the follow-up finds out.
+                // The request is no longer there: an earlier publication's follow-up is done and has cleaned
+                // up. If that is not so, the follow-up finds out.
                 if is_stored(&response) || is_missing(&response) {
                     return Ok(());
                 }

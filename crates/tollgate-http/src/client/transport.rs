@@ -1,5 +1,5 @@
-//! The network under calls: a trait, so that tests put faults in between, and an implementation over reqwest. It does not know what
-//! is called or why; it repeats nothing.
+//! The network under calls: a trait, so that tests put faults in between, and an implementation over reqwest.
+//! It does not know what is called or why; it repeats nothing.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -110,7 +110,8 @@ impl Default for Reqwest {
 impl Reqwest {
     /// With 5 s to connect, 30 s for a whole exchange, and at most 4 MiB of response.
     ///
-    /// It calls any address, and obeys the environment's proxies: for URLs that you choose. See [`Reqwest::public`].
+    /// It calls any address, and obeys the environment's proxies: for URLs that you choose. See
+    /// [`Reqwest::public`].
     ///
     /// # Panics
     /// If TLS is a feature and can't be set up.
@@ -120,8 +121,8 @@ impl Reqwest {
 
     /// As [`Reqwest::new`], for URLs that come from outside: calls go to public addresses only.
     ///
-    /// Loopback, private, link-local and other special addresses are refused, as literals and after a name is resolved. The
-    /// environment's proxies are not used.
+    /// Loopback, private, link-local and other special addresses are refused, as literals and after a name is
+    /// resolved. The environment's proxies are not used.
     ///
     /// # Panics
     /// As for [`Reqwest::new`].

@@ -1,5 +1,5 @@
-//! One request, executed once for its key in one commit with its response; and what becomes of responses that can't leave with that
-//! commit.
+//! One request, executed once for its key in one commit with its response; and what becomes of responses that
+//! can't leave with that commit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,13 +22,16 @@ pub struct Outcome {
     pub is_replayed: bool,
 }
 
-/// Executes a request once for its key, on one partition: what the handler writes and sends, and its response, are one commit.
+/// Executes a request once for its key, on one partition: what the handler writes and sends, and its
+/// response, are one commit.
 ///
-/// `payload` is what makes the request the same one. The response is remembered for `retention`, and no longer. The handler may run
-/// more than once, but commits at most once. What the handler wrote and sent with a status of 400 and more is dropped; the response
-/// is remembered, unless it is one of those that pass ([`remembered_by_default`]).
+/// `payload` is what makes the request the same one. The response is remembered for `retention`, and no
+/// longer. The handler may run more than once, but commits at most once. What the handler wrote and sent with
+/// a status of 400 and more is dropped; the response is remembered, unless it is one of those that pass
+/// ([`remembered_by_default`]).
 ///
-/// This function does not tell a request that is still being executed; the second one waits for the first. The layer does.
+/// This function does not tell a request that is still being executed; the second one waits for the first.
+/// The layer does.
 ///
 /// # Errors
 /// [`ProblemKind::KeyReused`] if another payload came under the key; [`ProblemKind::Refused`] if the handler fails for good;
@@ -60,8 +63,8 @@ pub(super) type Remembered = Arc<dyn Fn(StatusCode) -> bool + Send + Sync>;
 
 /// Whether a response with a status of 400 and more is remembered, unless something else is said.
 ///
-/// Not those that the same request may get another answer than later: 401, 403, 405, 407, 408, 409, 421, 423, 425, 429, and all of
-/// 500 and more.
+/// Not those that the same request may get another answer than later: 401, 403, 405, 407, 408, 409, 421, 423,
+/// 425, 429, and all of 500 and more.
 pub fn remembered_by_default(status: StatusCode) -> bool {
     !status.is_server_error()
         && !matches!(status.as_u16(), 401 | 403 | 405 | 407 | 408 | 409 | 421 | 423 | 425 | 429)
@@ -77,8 +80,8 @@ pub(super) struct Keyed<'a> {
     pub(super) remembered: Remembered,
 }
 
-/// A response that can't leave with the commit of the attempt that gave it: it leaves on the way of failures, which commit
-/// nothing and clean up.
+/// A response that can't leave with the commit of the attempt that gave it: it leaves on the way of failures,
+/// which commit nothing and clean up.
 enum Left {
     /// It leaves with the commit, and has parts that are not kept.
     Committed(Full),

@@ -13,7 +13,8 @@ use crate::problem::{Problem, ProblemKind};
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// The key of a request: a structured field's string as the draft has it, or bare as many clients send it. `None`: there is none.
+/// The key of a request: a structured field's string as the draft has it, or bare as many clients send it.
+/// `None`: there is none.
 ///
 /// Two keys are refused, also those that a proxy has joined to one line (`a, b`).
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -41,7 +42,8 @@ fn bare(text: &str) -> Option<String> {
     (!text.contains(['"', '\\', ','])).then(|| text.to_owned())
 }
 
-/// What makes a request the same one: each part with its length before it, so that no two requests have the same.
+/// What makes a request the same one: each part with its length before it, so that no two requests have the
+/// same.
 pub(super) fn payload(parts: &Parts, body: &Bytes) -> Vec<u8> {
     // Nested routers take their part of the path away.
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);

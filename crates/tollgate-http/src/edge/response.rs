@@ -29,7 +29,8 @@ const OF_CONNECTION: [HeaderName; 9] = [
     CONTENT_TYPE,
 ];
 
-/// Headers that are for this answer only: credentials, challenges, times, and limits. The first answer has them.
+/// Headers that are for this answer only: credentials, challenges, times, and limits. The first answer has
+/// them.
 const OF_ONE_ANSWER: [HeaderName; 8] = [
     SET_COOKIE,
     HeaderName::from_static("set-cookie2"),
@@ -112,7 +113,8 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Reads a handler's response, headers and all. One that can't be kept is the server's fault and not the caller's.
+    /// Reads a handler's response, headers and all. One that can't be kept is the server's fault and not the
+    /// caller's.
     pub(super) async fn whole(&self, response: HttpResponse, is_routed: bool) -> Full {
         let may_be_kept = is_routed || response.status() != StatusCode::NOT_FOUND;
         match self.read(response).await {

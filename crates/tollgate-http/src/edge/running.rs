@@ -1,5 +1,6 @@
-//! Which requests are being executed in this process, so that a second one with the same key is told so at once. Nothing depends on
-//! it: two that meet all the same, in two processes, are sorted out by their commits.
+//! Which requests are being executed in this process, so that a second one with the same key is told so at
+//! once. Nothing depends on it: two that meet all the same, in two processes, are sorted out by their
+//! commits.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

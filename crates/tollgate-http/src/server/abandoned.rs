@@ -1,5 +1,5 @@
-//! Requests whose client never came back: found and removed when the operator asks for it, never by themselves, because only the
-//! operator knows how long a client may take.
+//! Requests whose client never came back: found and removed when the operator asks for it, never by
+//! themselves, because only the operator knows how long a client may take.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,8 +27,8 @@ pub struct AbandonedRequest {
 impl ExactlyOnce {
     /// Lists the requests that were stored longer ago than `age` and are not removed yet, oldest first.
     ///
-    /// It scans the store page by page, as the gate's sweep does, and reads each request that it finds: an operator's call, not one
-    /// for each request. `PUT` and `DELETE` keep no list for it.
+    /// It scans the store page by page, as the gate's sweep does, and reads each request that it finds: an
+    /// operator's call, not one for each request. `PUT` and `DELETE` keep no list for it.
     ///
     /// # Errors
     /// A store error.
@@ -64,8 +64,8 @@ impl ExactlyOnce {
         Ok(found)
     }
 
-    /// Removes a request of any caller, executed or not, as its client's `DELETE` would. A client that does come back is told that it
-    /// was deleted, or that there is no such request.
+    /// Removes a request of any caller, executed or not, as its client's `DELETE` would. A client that does
+    /// come back is told that it was deleted, or that there is no such request.
     ///
     /// # Errors
     /// The problem that `DELETE` would be answered with. Repeat it: it goes on where it was cut off.
@@ -79,7 +79,8 @@ impl ExactlyOnce {
     /// Removes all requests that were stored longer ago than `age`, and returns how many there were.
     ///
     /// # Errors
-    /// As for [`ExactlyOnce::abandoned`] and [`ExactlyOnce::remove`]. Repeat it: it goes on where it was cut off.
+    /// As for [`ExactlyOnce::abandoned`] and [`ExactlyOnce::remove`]. Repeat it: it goes on where it was cut
+    /// off.
     pub async fn remove_abandoned(&self, age: Duration) -> Result<usize, TollgateError> {
         let abandoned = self.abandoned(age).await?;
         for request in &abandoned {

@@ -1,6 +1,7 @@
-//! A large body on its way from the network into a blob: a few pieces in between, and a hash of all that has passed. The network's end
-//! belongs to the connection and dies with it; the blob's end belongs to the engine. So a body whose connection is gone has no end,
-//! whatever the network says about it, and is never taken for a whole one.
+//! A large body on its way from the network into a blob: a few pieces in between, and a hash of all that has
+//! passed. The network's end belongs to the connection and dies with it; the blob's end belongs to the
+//! engine. So a body whose connection is gone has no end, whatever the network says about it, and is never
+//! taken for a whole one.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use tollgate::proto::{BlobError, EffectName};
 use crate::body::{Arrival, CUT_OFF};
 use crate::problem::{Problem, ProblemKind};
 
-/// Pieces that wait between the network and the blob: each has what a connection reads at a time, up to 400 KiB in hyper.
+/// Pieces that wait between the network and the blob: each has what a connection reads at a time, up to 400
+/// KiB in hyper.
 const PIECES_WAITING_MAX: usize = 2;
 
 /// What errors of the stream name instead of a blob: nobody sees them.

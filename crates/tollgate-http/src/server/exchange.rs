@@ -1,15 +1,17 @@
-//! The steps of exactly-once HTTP on top of the edge: store, execute, read; [`super::removal`] has the last one. Each is
-//! idempotent and each may be cut off anywhere. [`super::routes`] has what they look like as HTTP.
+//! The steps of exactly-once HTTP on top of the edge: store, execute, read; [`super::removal`] has the last
+//! one. Each is idempotent and each may be cut off anywhere. [`super::routes`] has what they look like as
+//! HTTP.
 //!
-//! A request lies in one of the server's buckets, partitions of their own (a large one in part only: [`super::uploads`]). Its
-//! response lies in the partition that executed it, put there by the same commit, and is the marker of the execution. A late copy
-//! of `POST` can't execute what was removed: the execution reads the bucket *after* it has loaded its partition, and the removal
-//! first marks the request in its bucket, then commits to that partition. So either the execution sees the mark, or its commit
-//! conflicts with the removal's.
+//! A request lies in one of the server's buckets, partitions of their own (a large one in part only:
+//! [`super::uploads`]). Its response lies in the partition that executed it, put there by the same commit,
+//! and is the marker of the execution. A late copy of `POST` can't execute what was removed: the execution
+//! reads the bucket *after* it has loaded its partition, and the removal first marks the request in its
+//! bucket, then commits to that partition. So either the execution sees the mark, or its commit conflicts
+//! with the removal's.
 //!
-//! A transaction may see a state that is older than the store, if another process has changed the partition: only its commit finds
-//! out. So a conclusion from what is there or not there is committed, even if there is nothing to change, or read again from the
-//! store.
+//! A transaction may see a state that is older than the store, if another process has changed the partition:
+//! only its commit finds out. So a conclusion from what is there or not there is committed, even if there is
+//! nothing to change, or read again from the store.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,11 +34,13 @@ use crate::problem::{Problem, ProblemKind};
 use crate::request_id::RequestId;
 use crate::stored_response::StoredResponse;
 
-/// Bytes kept free in an item for what stands before a body: names of caller and partition, media type, hashes.
+/// Bytes kept free in an item for what stands before a body: names of caller and partition, media type,
+/// hashes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Longest time from the arrival of a request to its being stored. Its client has given up by then, and may have deleted what
-/// another process has stored meanwhile: stored now, it would be a request without a client. No more than garbage depends on it.
+/// Longest time from the arrival of a request to its being stored. Its client has given up by then, and may
+/// have deleted what another process has stored meanwhile: stored now, it would be a request without a
+/// client. No more than garbage depends on it.
 const STORE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Everything that a server was put together from.
@@ -144,7 +148,8 @@ impl Exchange {
         }
     }
 
-    /// Puts something into the bucket of an id under which nothing is known, and returns what is known under it then.
+    /// Puts something into the bucket of an id under which nothing is known, and returns what is known under
+    /// it then.
     pub(super) async fn put_new(
         &self,
         id: RequestId,
@@ -331,7 +336,8 @@ impl Exchange {
         self.answered(id, response, &stored.head.incarnation, true).await
     }
 
-    /// Checks the conditions of a `PUT` (RFC 9110, 13.1): `If-Match`, and whether `If-None-Match` forbids a stored request.
+    /// Checks the conditions of a `PUT` (RFC 9110, 13.1): `If-Match`, and whether `If-None-Match` forbids a
+    /// stored request.
     pub(super) async fn check_conditions(
         &self,
         asked: &Asked,
@@ -386,7 +392,8 @@ impl Exchange {
         }
     }
 
-    /// The response that an execution finds when it comes too late, or nothing if the request was removed. `None`: it goes on.
+    /// The response that an execution finds when it comes too late, or nothing if the request was removed.
+    /// `None`: it goes on.
     async fn settled(
         &self,
         tx: &Tx,
@@ -396,8 +403,8 @@ impl Exchange {
         if let Some(known) = tx.get_bytes(&self.names.response_item(id)).await?
             && StoredResponse::decode(&known)?.head.answers == incarnation
         {
-            // For good, however old it is. One of another incarnation is no longer there, as the commit will find out: a request is
-            // stored again only after its marker was removed.
+            // For good, however old it is. One of another incarnation is no longer there, as the commit will
+            // find out: a request is stored again only after its marker was removed.
             return Ok(Some(known));
         }
         // Never from memory and never before the line above: see the top of this file.

@@ -1,6 +1,8 @@
-//! Names of everything that one server keeps: its request buckets, its upload partitions, and the markers of its executions.
+//! Names of everything that one server keeps: its request buckets, its upload partitions, and the markers of
+//! its executions.
 //!
-//! Each of them contains the server's tag, so that two servers never share one, not even in a partition where both execute requests.
+//! Each of them contains the server's tag, so that two servers never share one, not even in a partition where
+//! both execute requests.
 
 use crate::RESERVED;
 use crate::request_id::RequestId;
@@ -39,7 +41,8 @@ impl Names {
         format!("{}requests/", self.prefix)
     }
 
-    /// The partition in which a request lies. Its number does not follow from the id alone, which a caller chooses.
+    /// The partition in which a request lies. Its number does not follow from the id alone, which a caller
+    /// chooses.
     pub(super) fn bucket(&self, id: RequestId) -> String {
         let hash = blake3::keyed_hash(&self.bucket_key, id.as_bytes());
         let [first, second, third, fourth, ..] = *hash.as_bytes();
@@ -52,7 +55,8 @@ impl Names {
         format!("{}uploads/{number}", self.prefix)
     }
 
-    /// The item of the partition in which a request was executed that holds its response: the marker of its execution.
+    /// The item of the partition in which a request was executed that holds its response: the marker of its
+    /// execution.
     pub(super) fn response_item(&self, id: RequestId) -> String {
         format!("http-response/{}/{id}", self.tag)
     }

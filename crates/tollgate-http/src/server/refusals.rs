@@ -1,4 +1,5 @@
-//! Refusals of the server, and what a caller is told of an error inside: what the caller can act on, and not more.
+//! Refusals of the server, and what a caller is told of an error inside: what the caller can act on, and not
+//! more.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

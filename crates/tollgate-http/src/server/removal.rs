@@ -1,7 +1,8 @@
 //! `DELETE` of a request, and removal by the operator. Repeating either goes on where it was cut off.
 //!
-//! The order is: mark the request in its bucket, so that no execution begins any more; commit to the partition that executes it, so
-//! that an execution that has begun conflicts or came before; remove blobs and the upload; remove the request.
+//! The order is: mark the request in its bucket, so that no execution begins any more; commit to the
+//! partition that executes it, so that an execution that has begun conflicts or came before; remove blobs and
+//! the upload; remove the request.
 
 use std::sync::Arc;
 
@@ -71,8 +72,8 @@ impl Exchange {
 
     /// Removes the response, and commits to the partition that executes the request even if there is none.
     ///
-    /// The request is marked in its bucket, so no execution begins from here on, and one that has begun conflicts with this commit or
-    /// comes before it. The response of another incarnation stays.
+    /// The request is marked in its bucket, so no execution begins from here on, and one that has begun
+    /// conflicts with this commit or comes before it. The response of another incarnation stays.
     async fn forget(&self, id: RequestId, stored: &StoredRequest) -> Result<(), Problem> {
         let of_store = |error: TollgateError| failed(id, &error);
         let marker: Arc<str> = self.names.response_item(id).into();
@@ -114,7 +115,8 @@ impl Exchange {
         }
     }
 
-    /// Removes what lies in the bucket, if it is in that state; and remembers the deletion, where deletions are remembered.
+    /// Removes what lies in the bucket, if it is in that state; and remembers the deletion, where deletions
+    /// are remembered.
     pub(super) async fn clear(
         &self,
         id: RequestId,
@@ -138,7 +140,8 @@ impl Exchange {
             if matches!(cleared.map_err(of_store)?, Answer::Executed(_)) {
                 return Ok(());
             }
-            // Remembered already: by an earlier try of this removal, or since an earlier one whose record is about to expire.
+            // Remembered already: by an earlier try of this removal, or since an earlier one whose record is
+            // about to expire.
         }
         let step = format!("clear/{id}/{incarnation}");
         let clear = move |tx: Tx| {

@@ -1,5 +1,5 @@
-//! The body of a stored request, as the user's functions get it: in memory where it is small, a stream from blob storage elsewhere.
-//! Reading it changes nothing, and may be done more than once.
+//! The body of a stored request, as the user's functions get it: in memory where it is small, a stream from
+//! blob storage elsewhere. Reading it changes nothing, and may be done more than once.
 
 use std::fmt;
 
@@ -37,7 +37,8 @@ impl RequestBody {
         }
     }
 
-    /// The body, if it is in memory: if it is small ([`super::ExactlyOnce::inline_bytes_max`]), or the gate has no blob storage.
+    /// The body, if it is in memory: if it is small ([`super::ExactlyOnce::inline_bytes_max`]), or the gate
+    /// has no blob storage.
     pub fn held_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Content::Held(body) => Some(body),
@@ -45,7 +46,8 @@ impl RequestBody {
         }
     }
 
-    /// Reads it into memory, wherever it is, as long as it is no larger than [`super::ExactlyOnce::read_bytes_max`].
+    /// Reads it into memory, wherever it is, as long as it is no larger than
+    /// [`super::ExactlyOnce::read_bytes_max`].
     ///
     /// # Errors
     /// To be returned from the handler: permanent if it is larger, a retry if blob storage can't give it now.

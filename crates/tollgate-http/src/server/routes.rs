@@ -46,7 +46,8 @@ struct Served {
     _claim: Claim,
 }
 
-/// Keeps caches from answering in the server's place: neither a refusal nor a response is the same for every caller.
+/// Keeps caches from answering in the server's place: neither a refusal nor a response is the same for every
+/// caller.
 async fn never_stored(mut response: HttpResponse) -> HttpResponse {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -105,7 +106,8 @@ async fn store(State(served): Shared, path: RawId, request: HttpRequest) -> Answ
     Ok(response)
 }
 
-/// Refuses a body that is a part of one (RFC 9110, 14.5), or is encoded: it is stored and given to the handler as it is.
+/// Refuses a body that is a part of one (RFC 9110, 14.5), or is encoded: it is stored and given to the
+/// handler as it is.
 fn check_whole(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.contains_key(CONTENT_RANGE) {
         return Err(Problem::new(
@@ -131,8 +133,8 @@ async fn check_conditions(exchange: &Exchange, asked: &Asked, headers: &HeaderMa
     exchange.check_conditions(asked, is_there, none_match.as_deref()).await
 }
 
-/// Stores the rest that the connection is still reading. A broken connection gets no answer; what was begun is tidied up all the
-/// same.
+/// Stores the rest that the connection is still reading. A broken connection gets no answer; what was begun
+/// is tidied up all the same.
 async fn store_upload(
     exchange: &Arc<Exchange>,
     sender: Sender,
@@ -259,7 +261,8 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
     let mut tags = Vec::new();
     for value in headers.get_all(name) {
         let text = value.to_str().map_err(|_| malformed())?;
-        // Empty elements of a list are ignored (RFC 9110, 5.6.1.2); a list of nothing else means no request at all.
+        // Empty elements of a list are ignored (RFC 9110, 5.6.1.2); a list of nothing else means no request
+        // at all.
         for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
             if tag == "*" {
                 return Ok(Some(Tags::Any));
@@ -277,7 +280,8 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
 fn stored_response(answered: Answered) -> HttpResponse {
     let Answered { response, blob, replayed } = answered;
     let length = blob.as_ref().map_or(response.body.len() as u64, |(length, _)| *length);
-    // These have no body, even if the handler has given one, and a length without one would confuse the connection.
+    // These have no body, even if the handler has given one, and a length without one would confuse the
+    // connection.
     let is_bodiless = matches!(response.head.status, 204 | 304);
     let is_reset = response.head.status == 205;
     let length = if is_reset { 0 } else { length };

@@ -1,7 +1,8 @@
 //! A request as it is stored: the token of its execution. [`super::exchange`] has what is done with it.
 //!
-//! A request lies in a bucket. Of one with a large body there lies a reservation only, which says in which upload partition its body
-//! arrives; the request lies there, because it takes its time to arrive and a bucket belongs to many.
+//! A request lies in a bucket. Of one with a large body there lies a reservation only, which says in which
+//! upload partition its body arrives; the request lies there, because it takes its time to arrive and a
+//! bucket belongs to many.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

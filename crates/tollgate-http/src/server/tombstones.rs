@@ -1,7 +1,8 @@
 //! Requests that this process has deleted: a late `POST` of the caller is told 410 instead of 404.
 //!
-//! Nothing depends on them: they live in memory, and the store decides what is executed. Deletions that are remembered on every
-//! replica and after a restart are records of the store ([`super::ExactlyOnce::remember_deletions`]).
+//! Nothing depends on them: they live in memory, and the store decides what is executed. Deletions that are
+//! remembered on every replica and after a restart are records of the store
+//! ([`super::ExactlyOnce::remember_deletions`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,12 +1,14 @@
-//! `PUT` of a large body: it goes straight from the network into a blob, in a transaction of the engine's that registers the blob
-//! before it exists and deletes it unless it commits. That takes as long as the sender likes, and no other request may wait for it.
-//! So the bucket gets a reservation first, by a short commit of its own; the body arrives in an upload partition, one of many; and
-//! the commit there, which names the blob, is what stores the request.
+//! `PUT` of a large body: it goes straight from the network into a blob, in a transaction of the engine's
+//! that registers the blob before it exists and deletes it unless it commits. That takes as long as the
+//! sender likes, and no other request may wait for it. So the bucket gets a reservation first, by a short
+//! commit of its own; the body arrives in an upload partition, one of many; and the commit there, which names
+//! the blob, is what stores the request.
 //!
-//! A failure in between gives the upload up: the reservation is marked, then the upload partition is committed to, then the
-//! reservation is removed, or confirmed if the body is there after all. An arrival reads the bucket *after* it has loaded its upload
-//! partition. So either it sees the mark, or its commit conflicts with that of the process that gives up, or comes before it and is
-//! seen by it. A process that dies leaves a reservation, which is no request: its client's next `PUT` goes on with it, and `DELETE`
+//! A failure in between gives the upload up: the reservation is marked, then the upload partition is
+//! committed to, then the reservation is removed, or confirmed if the body is there after all. An arrival
+//! reads the bucket *after* it has loaded its upload partition. So either it sees the mark, or its commit
+//! conflicts with that of the process that gives up, or comes before it and is seen by it. A process that
+//! dies leaves a reservation, which is no request: its client's next `PUT` goes on with it, and `DELETE`
 //! removes it.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,8 +42,8 @@ enum Arrived {
 }
 
 impl Exchange {
-    /// `PUT` of a body that is not held in memory. It must be called in such a way that it comes to its end even if the client goes
-    /// away: see [`tollgate::Edge::to_its_end`].
+    /// `PUT` of a body that is not held in memory. It must be called in such a way that it comes to its end
+    /// even if the client goes away: see [`tollgate::Edge::to_its_end`].
     pub(super) async fn store_upload(
         self: Arc<Self>,
         sender: Sender,
@@ -122,7 +124,8 @@ impl Exchange {
         };
         let step = format!("arrive/{id}/{}", RequestId::random());
         let (bytes, is_new) = match self.edge.advance_bytes(&partition, &step, attempt).await {
-            // One that came before and waits for the same commit is executed too, but then nobody has read this body.
+            // One that came before and waits for the same commit is executed too, but then nobody has read
+            // this body.
             Ok(Answer::Executed(bytes)) => (bytes, !content.is_untouched().await),
             Ok(Answer::Replayed(bytes)) => (bytes, false),
             Err(error) => {
@@ -137,7 +140,8 @@ impl Exchange {
         Ok(Arrived::Stored { request, is_new })
     }
 
-    /// The attempt: registers the blob, stores the body in it while it arrives, and says where the request is to be executed.
+    /// The attempt: registers the blob, stores the body in it while it arrives, and says where the request is
+    /// to be executed.
     async fn take_in(
         &self,
         tx: &Tx,
@@ -184,7 +188,8 @@ impl Exchange {
         Ok(Answer::Executed(bytes))
     }
 
-    /// Gives a reservation up whose body did not arrive, unless another one has. What fails here is left to the next request.
+    /// Gives a reservation up whose body did not arrive, unless another one has. What fails here is left to
+    /// the next request.
     async fn give_up(&self, id: RequestId, reservation: &StoredRequest) {
         let given_up = async {
             let known = self.known(id).await?;
@@ -240,7 +245,8 @@ impl Exchange {
         confirmed.map(|_| ()).map_err(|error| failed(id, &error))
     }
 
-    /// Commits to the upload partition, so that a body that arrives was there before or conflicts; and returns what is there.
+    /// Commits to the upload partition, so that a body that arrives was there before or conflicts; and
+    /// returns what is there.
     pub(super) async fn fence(
         &self,
         id: RequestId,
@@ -279,7 +285,8 @@ impl Exchange {
         removed.map(|_| ()).map_err(|error| failed(id, &error))
     }
 
-    /// What lies in a bucket; or, if that is a reservation and its body has arrived, what lies in its upload partition.
+    /// What lies in a bucket; or, if that is a reservation and its body has arrived, what lies in its upload
+    /// partition.
     pub(super) async fn followed(
         &self,
         id: RequestId,
