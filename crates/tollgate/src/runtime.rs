@@ -22,24 +22,64 @@ pub trait Runtime: Send + Sync + 'static {
     fn random(&self) -> u64;
 }
 
-/// The engine on tokio. Its clock is the wall clock when it was made, and tokio's clock since: so it never goes back, and a
-/// paused clock in a test pauses it too.
+/// The engine on tokio.
+///
+/// Its time is tokio's, so a paused clock in a test pauses it, corrected by the jumps that the wall clock has made since: a process
+/// that was started before the clock was set, or was suspended, has the right time afterwards. It never goes back: after a jump
+/// backwards it stands still. Random numbers are the operating system's, because ids of attempts must be unique for ever.
 #[cfg(feature = "tokio-runtime")]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TokioRuntime {
-    made_at_ms: u64,
-    made_at: tokio::time::Instant,
+    clock: Arc<WallClock>,
+    made_at: std::time::Instant,
+    tokio_made_at: tokio::time::Instant,
 }
 
 #[cfg(feature = "tokio-runtime")]
 impl TokioRuntime {
-    /// Takes the wall clock's time once.
+    /// Takes the wall clock's time, which is read again whenever the time is asked for.
     pub fn new() -> Self {
-        let since_epoch =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let made_at_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        Self { made_at_ms, made_at: tokio::time::Instant::now() }
+        Self {
+            clock: Arc::new(WallClock {
+                made_at_ms: unix_ms(),
+                last_ms: std::sync::atomic::AtomicU64::new(0),
+            }),
+            made_at: std::time::Instant::now(),
+            tokio_made_at: tokio::time::Instant::now(),
+        }
     }
+}
+
+/// The wall clock, kept from going back.
+#[cfg(feature = "tokio-runtime")]
+#[derive(Debug)]
+struct WallClock {
+    made_at_ms: u64,
+    last_ms: std::sync::atomic::AtomicU64,
+}
+
+#[cfg(feature = "tokio-runtime")]
+impl WallClock {
+    /// Now, in milliseconds since 1970: the start, `elapsed` by the engine's clock, and what the wall clock has jumped, which is what it
+    /// shows beyond `monotonic_elapsed`. Jumps below a second are left out, so that a paused clock does not tremble.
+    fn now_ms(&self, wall_ms: u64, monotonic_elapsed: Duration, elapsed: Duration) -> u64 {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let expected_ms = self.made_at_ms.saturating_add(millis(monotonic_elapsed));
+        let whole_seconds = |jump_ms: u64| jump_ms / 1000 * 1000;
+        let now_ms = self.made_at_ms.saturating_add(millis(elapsed));
+        let now_ms = if wall_ms >= expected_ms {
+            now_ms.saturating_add(whole_seconds(wall_ms - expected_ms))
+        } else {
+            now_ms.saturating_sub(whole_seconds(expected_ms - wall_ms))
+        };
+        self.last_ms.fetch_max(now_ms, std::sync::atomic::Ordering::Relaxed).max(now_ms)
+    }
+}
+
+#[cfg(feature = "tokio-runtime")]
+fn unix_ms() -> u64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(feature = "tokio-runtime")]
@@ -60,12 +100,11 @@ impl Runtime for TokioRuntime {
     }
 
     fn now_ms(&self) -> u64 {
-        let elapsed_ms = u64::try_from(self.made_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.made_at_ms.saturating_add(elapsed_ms)
+        self.clock.now_ms(unix_ms(), self.made_at.elapsed(), self.tokio_made_at.elapsed())
     }
 
     fn random(&self) -> u64 {
-        fastrand::u64(..)
+        getrandom::u64().expect("the operating system gives random numbers, or no id could be unique")
     }
 }
 
@@ -113,4 +152,47 @@ pub(crate) async fn yield_once() {
         std::task::Poll::Pending
     })
     .await;
+}
+
+#[cfg(all(test, feature = "tokio-runtime"))]
+mod tests {
+    use super::*;
+
+    const START_MS: u64 = 1_700_000_000_000;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn clock() -> WallClock {
+        WallClock { made_at_ms: START_MS, last_ms: std::sync::atomic::AtomicU64::new(0) }
+    }
+
+    #[test]
+    fn a_process_that_was_suspended_for_an_hour_has_the_right_time_afterwards() {
+        // The monotonic clock stands still meanwhile.
+        let (clock, second) = (clock(), Duration::from_secs(1));
+        assert_eq!(clock.now_ms(START_MS + 1000, second, second), START_MS + 1000);
+        assert_eq!(clock.now_ms(START_MS + 3_601_000, second, second), START_MS + 3_601_000);
+    }
+
+    #[test]
+    fn time_does_not_go_back_when_the_wall_clock_is_set_back() {
+        let clock = clock();
+        assert_eq!(clock.now_ms(START_MS + 3_600_000, HOUR, HOUR), START_MS + 3_600_000);
+        assert_eq!(clock.now_ms(START_MS, HOUR, HOUR), START_MS + 3_600_000);
+        assert_eq!(clock.now_ms(START_MS + 3_601_000, 2 * HOUR, 2 * HOUR), START_MS + 3_601_000);
+    }
+
+    #[test]
+    fn a_paused_clock_does_not_tremble_with_the_real_one() {
+        let clock = clock();
+        let real = Duration::from_millis(30);
+        assert_eq!(clock.now_ms(START_MS + 29, real, HOUR), START_MS + 3_600_000);
+        assert_eq!(clock.now_ms(START_MS + 31, real, HOUR), START_MS + 3_600_000);
+    }
+
+    #[test]
+    fn random_numbers_differ_between_runtimes() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let draw = || runtime().block_on(async { TokioRuntime::new().random() });
+        assert_ne!(draw(), draw());
+    }
 }
