@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tollgate_proto::store::BoxFuture;
 use tollgate_proto::{
-    Broker, BrokerError, BrokerWrapper, DeduplicationId, Delivery, EndpointName, OutgoingMessage, Settlement, Verdict,
+    Broker, BrokerError, BrokerWrapper, DeduplicationId, Delivery, EndpointName, OutgoingMessage, Settlement,
+    Verdict,
 };
 
 pub use builder::ChaosBuilder;

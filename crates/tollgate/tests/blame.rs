@@ -163,11 +163,14 @@ async fn a_registration_that_the_store_refuses_is_neither_the_messages_fault_nor
     gate.close().await;
 }
 
-/// Blob storage that can be gone, or refuse everybody.
+/// The error that blob storage answers instead of doing anything.
+type Failure = fn(EffectName) -> BlobError;
+
+/// Blob storage that can be gone, or refuse everyone.
 #[derive(Default)]
 struct Mortal {
     inner: MemoryBlobs,
-    failure: Mutex<Option<fn(EffectName) -> BlobError>>,
+    failure: Mutex<Option<Failure>>,
 }
 
 impl Mortal {
@@ -299,8 +302,8 @@ async fn what_a_target_asks_of_one_message_delays_that_message_only() {
 
 #[tokio::test(start_paused = true)]
 async fn deliveries_that_no_handler_saw_dead_letter_nothing_at_the_first_failure() {
-    let store = memory_store();
     static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let store = memory_store();
     let endpoint = adder(|tx, message| async move {
         if RUNS.fetch_add(1, Ordering::SeqCst) == 0 {
             return Err(HandlerError::retry("a dependency is not up yet"));

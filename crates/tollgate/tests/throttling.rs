@@ -27,14 +27,14 @@ const LOAD: Duration = Duration::from_millis(5);
 /// A store whose loads take a while, and that throttles partitions whose names begin with `T`.
 struct Throttling {
     inner: Arc<dyn Store>,
-    is_throttling: bool,
+    throttles: bool,
     retry_after: Option<Duration>,
     refused: AtomicUsize,
 }
 
 impl Throttling {
     fn refusal(&self, partition: &PartitionKey) -> Option<StoreError> {
-        if !self.is_throttling || !partition.as_str().starts_with('T') {
+        if !self.throttles || !partition.as_str().starts_with('T') {
             return None;
         }
         self.refused.fetch_add(1, Ordering::SeqCst);
@@ -86,9 +86,13 @@ async fn run(throttled: usize, retry_after: Option<Duration>) -> Run {
     until(&source, |_| waiting(&queues, "edge") == 0).await;
     source.close().await;
 
-    let is_throttling = throttled > 0;
-    let store =
-        Arc::new(Throttling { inner: Arc::clone(&inner), is_throttling, retry_after, refused: 0.into() });
+    let refuses_some = throttled > 0;
+    let store = Arc::new(Throttling {
+        inner: Arc::clone(&inner),
+        throttles: refuses_some,
+        retry_after,
+        refused: 0.into(),
+    });
     let begin = tokio::time::Instant::now();
     let gate = Gate::builder()
         .store(Arc::clone(&store) as Arc<dyn Store>)
@@ -100,13 +104,13 @@ async fn run(throttled: usize, retry_after: Option<Duration>) -> Run {
         .await
         .unwrap();
     let healthy = MESSAGES - MESSAGES.div_ceil(ONE_IN);
-    let wanted = if is_throttling { healthy } else { MESSAGES };
+    let wanted = if refuses_some { healthy } else { MESSAGES };
     until(&gate, |statistics| statistics.committed >= wanted as u64).await;
     #[allow(clippy::cast_precision_loss, reason = "a rate for people, of counts far below 2^52")]
     let rate = wanted as f64 / begin.elapsed().as_secs_f64();
     let refused = store.refused.load(Ordering::SeqCst);
     assert_eq!(gate.close().await.dead_letters, 0);
-    if is_throttling {
+    if refuses_some {
         assert_eq!(total(&*inner, "T0").await, 0);
     }
     Run { rate, refused }

@@ -119,9 +119,9 @@ impl Keyed<'_> {
                     leave(None);
                     let full = match response.await {
                         Ok(full) => full,
-                        Err(HandlerError::Permanent { reason }) => {
-                            leave(Some(Left::Refused(reason.clone())));
-                            return Err(HandlerError::Permanent { reason });
+                        Err(error) if error.is_permanent() => {
+                            leave(Some(Left::Refused(error.reason().to_owned())));
+                            return Err(error);
                         }
                         Err(error) => return Err(error),
                     };
