@@ -1,7 +1,9 @@
-//! One endpoint's consumer as receivers and settlers see it, for brokers that push messages or are read by one task: RabbitMQ, Kafka.
+//! One endpoint's consumer as receivers and settlers see it, for brokers that push messages or are read by
+//! one task: RabbitMQ, Kafka.
 //!
-//! A [`Ledger`] knows what is held: what waits, what was given out until when, what is being settled. The protocol's task alone talks to the
-//! broker, so there is one order of acknowledgements, and no lock is held while it waits.
+//! A [`Ledger`] knows what is held: what waits, what was given out until when, what is being settled. The
+//! protocol's task alone talks to the broker, so there is one order of acknowledgements, and no lock is held
+//! while it waits.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +33,8 @@ pub trait Ledger: Send + 'static {
     /// The number of messages that wait for a receiver.
     fn ready(&self) -> usize;
 
-    /// Begins to settle a delivery: its number and what is to be done. `None`: it was settled before, or comes again.
+    /// Begins to settle a delivery: its number and what is to be done. `None`: it was settled before, or
+    /// comes again.
     fn begin(&mut self, receipt: &Receipt, verdict: &Verdict) -> Option<(u64, Self::Action)>;
 
     /// The reason why nothing comes, for a receiver that has found nothing.
@@ -127,7 +130,8 @@ impl Waiting {
 }
 
 impl Copied {
-    /// Outcomes of copies: `which` are the index in the call and the number of each. Nobody waits for those of messages that came too early.
+    /// Outcomes of copies: `which` are the index in the call and the number of each. Nobody waits for those
+    /// of messages that came too early.
     pub fn new(
         which: Vec<(usize, u64)>,
         outcomes: impl IntoIterator<Item = Result<(), BrokerError>>,
@@ -163,7 +167,8 @@ pub struct EndpointConsumer<L: Ledger> {
 }
 
 impl<L: Ledger> EndpointConsumer<L> {
-    /// Opens the consumer: `start` makes the protocol's task of what it shares with receivers, and of the settlements to come.
+    /// Opens the consumer: `start` makes the protocol's task of what it shares with receivers, and of the
+    /// settlements to come.
     ///
     /// # Errors
     /// Those of `start`.
@@ -184,8 +189,8 @@ impl<L: Ledger> EndpointConsumer<L> {
         &self.shared
     }
 
-    /// Waits until something is ready and returns up to `max` of it. Between taking messages and returning them there is no
-    /// await, so a dropped future has taken none.
+    /// Waits until something is ready and returns up to `max` of it. Between taking messages and returning
+    /// them there is no await, so a dropped future has taken none.
     ///
     /// # Errors
     /// The reason why nothing comes, or [`BrokerError::Closed`].
@@ -257,7 +262,7 @@ impl<L: Ledger> Shared<L> {
         Arc::new(Self { endpoint, visibility_timeout, counters, state, arrived, taken })
     }
 
-    /// The endpoint.
+    /// The endpoint whose messages are held.
     pub const fn endpoint(&self) -> &EndpointName {
         &self.endpoint
     }

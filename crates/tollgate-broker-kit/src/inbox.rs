@@ -1,7 +1,7 @@
-//! What a process has taken from a queue on a network and not settled yet: a few messages that wait for a receiver, and
-//! those that receivers have. Tasks fetch what is wanted and ask the broker for more time while a message is here, so that
-//! no visibility timeout passes in our own queue. It knows no protocol: a broker brings a [`Fetcher`] for each connection that is to
-//! fetch, and a [`Keeper`].
+//! What a process has taken from a queue on a network and not settled yet: a few messages that wait for a
+//! receiver, and those that receivers have. Tasks fetch what is wanted and ask the broker for more time while
+//! a message is here, so that no visibility timeout passes in our own queue. It knows no protocol: a broker
+//! brings a [`Fetcher`] for each connection that is to fetch, and a [`Keeper`].
 
 mod state;
 
@@ -30,10 +30,12 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Most time that giving messages back, or asking for more time, may take. What could not be told comes again by itself.
+/// Most time that giving messages back, or asking for more time, may take. What could not be told comes again
+/// by itself.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
-/// More time is asked for when this part of the visibility timeout has passed: a second and a third attempt fit in.
+/// More time is asked for when this part of the visibility timeout has passed: a second and a third attempt
+/// fit in.
 const EXTENDED_AFTER_ONE_IN: u32 = 3;
 
 /// And it is looked so often in that time.
@@ -54,8 +56,8 @@ pub struct Held {
 pub struct InboxSettings {
     /// How long the broker waits for a settlement before it delivers again.
     pub visibility_timeout: Duration,
-    /// For how long more time is asked for while a receiver has a message. After that it comes again: whoever has it is taken
-    /// for dead.
+    /// For how long more time is asked for while a receiver has a message. After that it comes again: whoever
+    /// has it is taken for dead.
     pub hold_max: Duration,
     /// Messages that are fetched before a receiver asks for them.
     pub prefetch: usize,
@@ -82,12 +84,12 @@ pub trait Fetcher<H>: Send + 'static {
     /// How long a fetch that is under way may take to end when the inbox is closed, before it is dropped.
     const CLOSE_WAIT: Duration;
 
-    /// The longest that a fetch takes while its server answers. One that takes longer is dropped and has failed: its connection
-    /// may be dark, as behind a gateway that has forgotten it.
+    /// The longest that a fetch takes while its server answers. One that takes longer is dropped and has
+    /// failed: its connection may be dark, as behind a gateway that has forgotten it.
     const FETCH_WITHIN: Duration;
 
-    /// Waits for messages and delivers them to the order as they come; ends when it is filled, or after a wait of its own
-    /// choosing. May be dropped at any time: what was on its way comes again.
+    /// Waits for messages and delivers them to the order as they come; ends when it is filled, or after a
+    /// wait of its own choosing. May be dropped at any time: what was on its way comes again.
     fn fetch<'a>(&'a mut self, order: &'a Order<H>) -> BoxFuture<'a, Result<(), BrokerError>>;
 
     /// Fetches no more: takes back what it had asked for. Comes last, and before messages are given back.
@@ -215,8 +217,8 @@ impl<H: Clone + Send + Sync + 'static> Inbox<H> {
         Held { waiting: state.waiting(), unsettled: state.held() }
     }
 
-    /// Stops fetching, ends the tasks and gives back what no receiver has seen. Several inboxes are to be closed together: each
-    /// may wait for a fetch that is under way.
+    /// Stops fetching, ends the tasks and gives back what no receiver has seen. Several inboxes are to be
+    /// closed together: each may wait for a fetch that is under way.
     pub async fn close(&self) {
         self.closing.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -274,7 +276,8 @@ impl<H: Clone> Order<H> {
         self.missing.load(Ordering::Relaxed)
     }
 
-    /// The queue from which messages came is gone, or is not the one it was: handles of the old one must settle nothing of a new one.
+    /// The queue from which messages came is gone, or is not the one it was: handles of the old one must
+    /// settle nothing of a new one.
     pub fn forget_all(&self) {
         self.shared.state().forget();
     }

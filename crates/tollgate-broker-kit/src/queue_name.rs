@@ -1,4 +1,5 @@
-//! Names of queues, streams and subjects, made from names of endpoints: those may hold anything, these may not.
+//! Names of queues, streams and subjects, made from names of endpoints: those may hold anything, these may
+//! not.
 
 use tollgate_proto::EndpointName;
 
@@ -8,8 +9,9 @@ const DIGEST_DIGITS: usize = 12;
 /// The end of the names of queues for dead letters, where no better sign is allowed.
 pub const DEAD: &str = "-dead";
 
-/// A name of letters, digits, `_` and `-`, of at most `bytes_max` bytes (more than [`DIGEST_DIGITS`]), for an endpoint. A name that is
-/// legal already stays what it is; another one gets a digest at its end, so that no two endpoints share a queue.
+/// A name of letters, digits, `_` and `-`, of at most `bytes_max` bytes (more than [`DIGEST_DIGITS`]), for an
+/// endpoint. A name that is legal already stays what it is; another one gets a digest at its end, so that no
+/// two endpoints share a queue.
 pub fn legal(endpoint: &EndpointName, bytes_max: usize) -> String {
     let name = endpoint.as_str();
     if name.len() <= bytes_max && name.chars().all(is_legal) {
@@ -19,7 +21,8 @@ pub fn legal(endpoint: &EndpointName, bytes_max: usize) -> String {
     }
 }
 
-/// The same, for brokers on which the queue of dead letters has the same name with [`DEAD`] behind it: no endpoint's name ends like that.
+/// The same, for brokers on which the queue of dead letters has the same name with [`DEAD`] behind it: no
+/// endpoint's name ends like that.
 pub fn legal_beside_dead(endpoint: &EndpointName, bytes_max: usize) -> String {
     let legal = legal(endpoint, bytes_max);
     if legal.ends_with(DEAD) { with_digest(endpoint.as_str(), bytes_max) } else { legal }

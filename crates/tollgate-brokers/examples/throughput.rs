@@ -1,5 +1,5 @@
-//! How many messages a second the in-process broker sends, receives and acknowledges: volatile on one thread, and
-//! durable with concurrent senders that share syncs. Prints; judges nothing.
+//! How many messages a second the in-process broker sends, receives and acknowledges: volatile on one thread,
+//! and durable with concurrent senders that share syncs. Prints; judges nothing.
 //!
 //! `cargo run --release -p tollgate-brokers --example throughput -- [directory for the durable log]`
 

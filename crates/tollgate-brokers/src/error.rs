@@ -15,7 +15,7 @@ pub enum RecoveryLogError {
         .directory.display()
     )]
     InUse {
-        /// Which directory.
+        /// The directory of the log.
         directory: PathBuf,
     },
     /// A file could not be read or written.
@@ -30,7 +30,7 @@ pub enum RecoveryLogError {
     #[cfg(feature = "durable")]
     #[error("the recovery log in {} failed: {cause}; reopen the broker, its log is recovered then", .directory.display())]
     Log {
-        /// Which directory.
+        /// The directory of the log.
         directory: PathBuf,
         /// What the log said.
         cause: Arc<fjall::Error>,
@@ -38,7 +38,7 @@ pub enum RecoveryLogError {
     /// A record of the recovery log is not what was written.
     #[error("the recovery log in {} is damaged: {what}; restore the directory from a backup", .directory.display())]
     Damaged {
-        /// Which directory.
+        /// The directory of the log.
         directory: PathBuf,
         /// Which record, and what is wrong with it.
         what: String,
@@ -46,7 +46,7 @@ pub enum RecoveryLogError {
     /// The recovery log's writer has stopped.
     #[error("the recovery log in {} is closed", .directory.display())]
     Closed {
-        /// Which directory.
+        /// The directory of the log.
         directory: PathBuf,
     },
 }

@@ -1,5 +1,5 @@
-//! A broker inside the process: a queue per endpoint, in memory, with an optional recovery log. This file is its face;
-//! what a queue does is in `queue` and `messages`, what the disk does in `crate::log`.
+//! A broker inside the process: a queue per endpoint, in memory, with an optional recovery log. This file is
+//! its face; what a queue does is in `queue` and `messages`, what the disk does in `crate::log`.
 
 mod builder;
 pub(crate) mod messages;
@@ -25,21 +25,22 @@ use crate::error::RecoveryLogError;
 #[cfg(feature = "durable")]
 use crate::log::{Append, Log};
 
-/// Most endpoints that one broker makes queues for. Names come from configuration; thousands of them are a mistake that
-/// would otherwise show as memory that grows.
+/// Most endpoints that one broker makes queues for. Names come from configuration; thousands of them are a
+/// mistake that would otherwise show as memory that grows.
 pub const ENDPOINTS_MAX: usize = 10_000;
 
 /// A broker inside the process.
 ///
-/// Each endpoint has a queue of its own, made when it is first used. A delivery that is not settled within the
-/// visibility timeout is delivered again, with a higher count: this is the bound up to which the broker holds a delivery, and nothing
-/// extends it. Timing follows `tokio::time`, so tests can pause it.
+/// Each endpoint has a queue of its own, made when it is first used. A delivery that is not settled within
+/// the visibility timeout is delivered again, with a higher count: this is the bound up to which the broker
+/// holds a delivery, and nothing extends it. Timing follows `tokio::time`, so tests can pause it.
 ///
-/// **Volatile** (`build()`): messages are gone with the process. **Durable** (`durable(directory).open()`): a send is
-/// confirmed after its message was synced to disk, together with all sends that arrived meanwhile; acknowledgements are
-/// written soon after, unsynced. After a crash every message without a recorded acknowledgement is delivered again and
-/// counts the crash as one delivery, so that a message which kills its process still reaches its limit; after
-/// [`InProcessBroker::close`] counts are exact. A delay given to `send` survives a restart, one given to a retry does not.
+/// **Volatile** (`build()`): messages are gone with the process. **Durable** (`durable(directory).open()`): a
+/// send is confirmed after its message was synced to disk, together with all sends that arrived meanwhile;
+/// acknowledgements are written soon after, unsynced. After a crash every message without a recorded
+/// acknowledgement is delivered again and counts the crash as one delivery, so that a message which kills its
+/// process still reaches its limit; after [`InProcessBroker::close`] counts are exact. A delay given to
+/// `send` survives a restart, one given to a retry does not.
 pub struct InProcessBroker {
     limits: QueueLimits,
     queues: RwLock<Queues>,
@@ -79,7 +80,7 @@ pub struct Depth {
     pub delayed: usize,
     /// Delivered and not settled.
     pub in_flight: usize,
-    /// Put aside.
+    /// Messages that were put aside.
     pub dead: usize,
 }
 
@@ -114,16 +115,17 @@ impl InProcessBroker {
         self.existing(endpoint).map_or_else(Vec::new, |queue| queue.dead_letters())
     }
 
-    /// Puts all dead letters of an endpoint back into its queue, as if they had never been delivered, and tells how many
-    /// there were.
+    /// Puts all dead letters of an endpoint back into its queue, as if they had never been delivered, and
+    /// tells how many there were.
     pub fn redrive(&self, endpoint: &EndpointName) -> usize {
         let count = self.existing(endpoint).map_or(0, |queue| queue.redrive());
         tracing::info!(%endpoint, count, "dead letters were put back into their queue");
         count
     }
 
-    /// Ends all giving and taking: receivers that wait get [`BrokerError::Closed`], and so does every later call. A
-    /// durable broker's log is written to its end, made small, and its directory is free for the next opener.
+    /// Ends all giving and taking: receivers that wait get [`BrokerError::Closed`], and so does every later
+    /// call. A durable broker's log is written to its end, made small, and its directory is free for the next
+    /// opener.
     ///
     /// # Errors
     /// The log could not be written; what was confirmed is safe all the same.
@@ -198,8 +200,8 @@ impl InProcessBroker {
 
 #[cfg(feature = "durable")]
 impl InProcessBroker {
-    /// Rewrites the recovery log with what it still needs and deletes the rest. The broker does so by itself when it is
-    /// idle and when it is closed; sends wait meanwhile. Without a log there is nothing to do.
+    /// Rewrites the recovery log with what it still needs and deletes the rest. The broker does so by itself
+    /// when it is idle and when it is closed; sends wait meanwhile. Without a log there is nothing to do.
     ///
     /// # Errors
     /// The log could not be rewritten; the old one is still in use.
@@ -223,7 +225,8 @@ impl InProcessBroker {
             }
             places.push(place);
         }
-        // From here on the log's writer puts the messages into their queues, whether anybody waits for it or not.
+        // From here on the log's writer puts the messages into their queues, whether anybody waits for it or
+        // not.
         let outcome = if appends.is_empty() { Ok(()) } else { log.append(appends, permits).await };
         let answer = |queue: Arc<Queue>| {
             let unavailable =
@@ -277,7 +280,8 @@ impl Broker for InProcessBroker {
     }
 
     fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
-        // A queue is made when it is first used; whether there is room for one more and the broker is open is what can go wrong.
+        // A queue is made when it is first used; whether there is room for one more and the broker is open is
+        // what can go wrong.
         let queue = self.queue(endpoint).and_then(|queue| queue.verify());
         Box::pin(std::future::ready(queue))
     }

@@ -1,12 +1,14 @@
-//! The in-process broker: [`InProcessBroker`] needs no server, and is fast in memory or durable in a directory.
+//! The in-process broker: [`InProcessBroker`] needs no server, and is fast in memory or durable in a
+//! directory.
 //!
-//! Brokers on a network are crates of their own: `tollgate-nats`, `tollgate-sqs`, `tollgate-rabbitmq` and `tollgate-kafka`. A broker
-//! carries envelopes as bytes: nothing that looks into one may enter this crate, and no store may either. `ChaosBroker` in
-//! `tollgate-testkit` makes any broker misbehave.
+//! Brokers on a network are crates of their own: `tollgate-nats`, `tollgate-sqs`, `tollgate-rabbitmq` and
+//! `tollgate-kafka`. A broker carries envelopes as bytes: nothing that looks into one may enter this crate,
+//! and no store may either. `ChaosBroker` in `tollgate-testkit` makes any broker misbehave.
 //!
-//! Metrics, by endpoint where that makes sense, with the recorder that is installed when an endpoint is first used:
-//! `tollgate_broker_sent_total`, `_delivered_total`, `_acknowledged_total`, `_retried_total`, `_dead_lettered_total`,
-//! `_extended_total` (more time was asked for), `_log_syncs_total` and `_log_messages_total`.
+//! Metrics, by endpoint where that makes sense, with the recorder that is installed when an endpoint is first
+//! used: `tollgate_broker_sent_total`, `_delivered_total`, `_acknowledged_total`, `_retried_total`,
+//! `_dead_lettered_total`, `_extended_total` (more time was asked for), `_log_syncs_total` and
+//! `_log_messages_total`.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,6 +1,6 @@
-//! The recovery log of the in-process broker: what a durable broker has to find again after the process was killed.
-//! The hot path is in memory; this is written to, and read when the broker is opened. This file is the handle that
-//! the broker holds; the thread behind it is in `writer`, the disk in `database`.
+//! The recovery log of the in-process broker: what a durable broker has to find again after the process was
+//! killed. The hot path is in memory; this is written to, and read when the broker is opened. This file is
+//! the handle that the broker holds; the thread behind it is in `writer`, the disk in `database`.
 
 mod database;
 mod directory;
@@ -19,8 +19,8 @@ use database::{Contents, LogDatabase};
 pub(crate) use writer::Append;
 use writer::{Desk, Group, Writer};
 
-/// Most messages that wait for the log's writer; further senders wait before they leave theirs. At 100,000 messages a
-/// second this is a sixth of a second's work.
+/// Most messages that wait for the log's writer; further senders wait before they leave theirs. At 100,000
+/// messages a second this is a sixth of a second's work.
 const WAITING_MESSAGES_MAX: u32 = 16 * 1024;
 
 /// The log's name among the threads of the process.

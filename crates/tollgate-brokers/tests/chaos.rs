@@ -1,4 +1,5 @@
-//! The chaos broker: each fault occurs, the same seed gives the same faults, and whatever happens nothing is lost.
+//! The chaos broker: each fault occurs, the same seed gives the same faults, and whatever happens nothing is
+//! lost.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
@@ -69,7 +70,8 @@ async fn one_message_in_a_big_window_is_not_held_until_the_window_is_full() {
 async fn what_a_dropped_receiver_held_back_is_given_to_one_that_waits() {
     let (_inner, builder) = chaos();
     let chaos = Arc::new(builder.reorder(8).linger(Duration::from_secs(1)).build());
-    // One receiver holds a message back and goes away; another one was waiting for the inner broker all the time.
+    // One receiver holds a message back and goes away; another one was waiting for the inner broker all the
+    // time.
     let mut lingering = chaos.receive(&orders(), 1);
     assert!(tokio::time::timeout(Duration::from_millis(1), &mut lingering).await.is_err());
     let mut waiting = chaos.receive(&orders(), 1);

@@ -1,4 +1,5 @@
-//! The testkit's suite against each broker of this crate. What is special to one of them is tested in the other files.
+//! The testkit's suite against each broker of this crate. What is special to one of them is tested in the
+//! other files.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
@@ -61,7 +62,8 @@ mod durable {
 
     use super::*;
 
-    /// The log's thread is outside of tokio's time, so the clock is the real one; long enough for a slow disk.
+    /// The log's thread is outside of tokio's time, so the clock is the real one; long enough for a slow
+    /// disk.
     const REAL_TIME: BrokerConfig = BrokerConfig { visibility_timeout: Duration::from_secs(1), ..PAUSED };
 
     async fn make() -> Arc<dyn Broker> {

@@ -1,5 +1,5 @@
-//! The durable broker: what was confirmed is there again after a clean end, after kill -9 at any moment, and after the
-//! log's tail was torn; what was acknowledged is not, and takes no room.
+//! The durable broker: what was confirmed is there again after a clean end, after kill -9 at any moment, and
+//! after the log's tail was torn; what was acknowledged is not, and takes no room.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
@@ -374,8 +374,8 @@ async fn a_sender_that_does_not_wait_for_its_answer_leaks_no_room() {
 /// Names the directory to the child process of the kill test; without it that test has nothing to do.
 const CHILD_DIRECTORY: &str = "TOLLGATE_BROKERS_TEST_CHILD_DIRECTORY";
 
-/// Not a test of its own: the process that the kill test kills. It says on its standard output what was confirmed and
-/// what is about to be acknowledged, until it dies.
+/// Not a test of its own: the process that the kill test kills. It says on its standard output what was
+/// confirmed and what is about to be acknowledged, until it dies.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_child_process_of_the_kill_test() {
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };

@@ -1,4 +1,5 @@
-//! What the in-process broker does beyond the trait: dead letters, redrive, depth, closing, and its own bounds.
+//! What the in-process broker does beyond the trait: dead letters, redrive, depth, closing, and its own
+//! bounds.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 

@@ -16,12 +16,13 @@ use super::topics::{CLASSES_MAX, Topics};
 use super::{Endpoints, KafkaBroker};
 use tollgate_broker_kit::BrokerSetupError;
 
-/// Messages of one partition that are begun and not finished. It is more than what an engine has at a time (256, and as many that are
-/// committed and not settled) and what waits for it (256), so that partitions are paused only when something is stuck.
+/// Messages of one partition that are begun and not finished. It is more than what an engine has at a time
+/// (256, and as many that are committed and not settled) and what waits for it (256), so that partitions are
+/// paused only when something is stuck.
 const WINDOW_DEFAULT: usize = 1_024;
 
-/// Messages of one partition that a crash may bring again because one before them is unfinished. Each of them costs a read of a token
-/// that is not there.
+/// Messages of one partition that a crash may bring again because one before them is unfinished. Each of them
+/// costs a read of a token that is not there.
 const REPLAYED_MAX_DEFAULT: u64 = 10_000;
 
 /// How long a delivery may stay unsettled. Nothing else watches over it as long as the process lives.
@@ -40,7 +41,8 @@ const IN_PLACE_MAX_DEFAULT: Duration = Duration::from_secs(1);
 const CLASSES_DEFAULT: [Duration; 3] =
     [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
 
-/// Partitions of a topic that is made: several processes have something to do, and none has too many to watch.
+/// Partitions of a topic that is made: several processes have something to do, and none has too many to
+/// watch.
 const PARTITIONS_DEFAULT: i32 = 12;
 
 /// How long the client tries to send a message before the send has failed.
@@ -62,7 +64,8 @@ pub enum TopicsMade {
     /// They exist, by [`KafkaBroker::provision`] or by other tools. Using one that doesn't is an error.
     #[default]
     Before,
-    /// They are provisioned when this process uses an endpoint for the first time. For tests and small systems.
+    /// They are provisioned when this process uses an endpoint for the first time. For tests and small
+    /// systems.
     AtFirstUse,
 }
 
@@ -102,8 +105,8 @@ impl KafkaBuilder {
         }
     }
 
-    /// A setting of librdkafka, for all clients: how to log on, certificates. Settings that the broker needs for its promises are
-    /// set after it.
+    /// A setting of librdkafka, for all clients: how to log on, certificates. Settings that the broker needs
+    /// for its promises are set after it.
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.servers.set(name, value);
         self
@@ -115,8 +118,8 @@ impl KafkaBuilder {
         self
     }
 
-    /// What the consumer groups are called, one for each endpoint: `tollgate`, and the endpoint's topic behind it, if not given.
-    /// All processes of a system must say the same.
+    /// What the consumer groups are called, one for each endpoint: `tollgate`, and the endpoint's topic
+    /// behind it, if not given. All processes of a system must say the same.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.settings.group = group.into();
         self
@@ -128,7 +131,8 @@ impl KafkaBuilder {
         self
     }
 
-    /// How many partitions a topic gets that is made: 12 if not given. At most so many processes share the work of an endpoint.
+    /// How many partitions a topic gets that is made: 12 if not given. At most so many processes share the
+    /// work of an endpoint.
     pub const fn partitions(mut self, partitions: std::num::NonZeroU16) -> Self {
         self.topics.partitions = partitions.get() as i32;
         self
@@ -140,35 +144,36 @@ impl KafkaBuilder {
         self
     }
 
-    /// How many messages of one partition are held at most, unfinished: 1,024 if not given. The partition is paused then, until half
-    /// of them are finished.
+    /// How many messages of one partition are held at most, unfinished: 1,024 if not given. The partition is
+    /// paused then, until half of them are finished.
     pub const fn window(mut self, messages: std::num::NonZeroUsize) -> Self {
         self.settings.bounds.window = messages.get();
         self
     }
 
-    /// How many messages of one partition a crash may bring again because an older one is unfinished: 10,000 if not given. The
-    /// partition is paused then, until the older one is finished.
+    /// How many messages of one partition a crash may bring again because an older one is unfinished: 10,000
+    /// if not given. The partition is paused then, until the older one is finished.
     pub const fn replayed_max(mut self, messages: std::num::NonZeroU64) -> Self {
         self.settings.bounds.replayed_max = messages.get();
         self
     }
 
-    /// How long a delivery may stay unsettled before it is given out again, by this process: 15 minutes if not given.
+    /// How long a delivery may stay unsettled before it is given out again, by this process: 15 minutes if
+    /// not given.
     pub const fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.settings.visibility_timeout = timeout;
         self
     }
 
-    /// After which silence of this process its partitions go to others: 10 s if not given. The servers allow 6 s at least by
-    /// default.
+    /// After which silence of this process its partitions go to others: 10 s if not given. The servers allow
+    /// 6 s at least by default.
     pub const fn session_timeout(mut self, timeout: Duration) -> Self {
         self.session_timeout = timeout;
         self
     }
 
-    /// The delays that have a topic, in whole milliseconds, 10 at most: 10 s, 1 min and 10 min if not given. Shorter ones than
-    /// `in_place_max` wait in memory.
+    /// The delays that have a topic, in whole milliseconds, 10 at most: 10 s, 1 min and 10 min if not given.
+    /// Shorter ones than `in_place_max` wait in memory.
     ///
     /// # Errors
     /// If there are none or too many.

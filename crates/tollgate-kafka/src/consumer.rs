@@ -1,5 +1,5 @@
-//! One endpoint's consumer: what a verdict means on Kafka. What is held is in `held`, who asks is in the kit's shell, and Kafka's client
-//! belongs to the task in `consumer_task`.
+//! One endpoint's consumer: what a verdict means on Kafka. What is held is in `held`, who asks is in the
+//! kit's shell, and Kafka's client belongs to the task in `consumer_task`.
 
 use std::sync::Arc;
 use std::time::Duration;

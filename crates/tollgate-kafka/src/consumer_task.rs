@@ -1,5 +1,6 @@
-//! The task of one endpoint's consumer. It reads from Kafka, pauses and resumes partitions, commits, and moves messages to other
-//! topics. Kafka's client calls back into [`Group`] while the task reads: no lock may be held then.
+//! The task of one endpoint's consumer. It reads from Kafka, pauses and resumes partitions, commits, and
+//! moves messages to other topics. Kafka's client calls back into [`Group`] while the task reads: no lock may
+//! be held then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,16 +31,18 @@ use super::topics::Topics;
 /// How often progress is committed: what was finished since comes again after a crash.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 
-/// How often progress is committed again that Kafka should know: of a commit that is lost after an error of the coordinator the client
-/// does not always tell.
+/// How often progress is committed again that Kafka should know: of a commit that is lost after an error of
+/// the coordinator the client does not always tell.
 const COMMIT_AGAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// How many messages wait for a receiver before no more are read. What is not read stays in the buffer of Kafka's client, from where it comes
-/// at once. To pause partitions instead would empty that buffer, which is then fetched again; and the client (librdkafka
-/// 2.12) notices that a partition was resumed only when it wakes up for another reason, up to a second later.
+/// How many messages wait for a receiver before no more are read. What is not read stays in the buffer of
+/// Kafka's client, from where it comes at once. To pause partitions instead would empty that buffer, which is
+/// then fetched again; and the client (librdkafka 2.12) notices that a partition was resumed only when it
+/// wakes up for another reason, up to a second later.
 pub(super) const READ_AHEAD: usize = 256;
 
-/// After this time one more is read in any case: the client hears of rebalances, and is taken to be alive, only while it is read from.
+/// After this time one more is read in any case: the client hears of rebalances, and is taken to be alive,
+/// only while it is read from.
 const READ_EVERY_MAX: Duration = Duration::from_secs(1);
 
 /// When a message comes again that could not be moved to another topic.
@@ -109,7 +112,8 @@ impl ConsumerContext for Group {
                 let places = places(list);
                 tracing::info!(%endpoint, ?places, "partitions were taken away");
                 let news = self.0.ledger().held.revoke(&places);
-                // The client waits for it before it gives the partitions up; if they are lost already, it is in vain.
+                // The client waits for it before it gives the partitions up; if they are lost already, it is
+                // in vain.
                 if let Err(error) = commit(consumer, news, CommitMode::Async) {
                     tracing::debug!(%endpoint, %error, "finished messages come again to another consumer");
                 }

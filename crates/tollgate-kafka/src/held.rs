@@ -1,5 +1,5 @@
-//! The messages that one consumer has of its partitions: which wait, which were given out, which are to come again, and how far
-//! each partition is done. No I/O; the lock and the client are in `consumer`.
+//! The messages that one consumer has of its partitions: which wait, which were given out, which are to come
+//! again, and how far each partition is done. No I/O; the lock and the client are in `consumer`.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub(super) struct Bounds {
 
 /// The messages of one consumer.
 ///
-/// A receipt is a number that is used once. What comes again has another one, and what is of a partition that was taken away
-/// has none any more: settling with an old receipt does nothing.
+/// A receipt is a number that is used once. What comes again has another one, and what is of a partition that
+/// was taken away has none any more: settling with an old receipt does nothing.
 #[derive(Debug)]
 pub(super) struct Held {
     bounds: Bounds,
@@ -100,7 +100,8 @@ impl Held {
         }
     }
 
-    /// Partitions are taken away: another consumer gets what is not committed. Answers what is finished of them and not told.
+    /// Partitions are taken away: another consumer gets what is not committed. Answers what is finished of
+    /// them and not told.
     pub(super) fn revoke(&mut self, places: &[Place]) -> Vec<(Place, i64)> {
         let gone = |entry: &Entry| places.contains(&entry.place);
         self.ready.retain(|number| self.entries.get(number).is_some_and(|entry| !gone(entry)));
@@ -117,7 +118,8 @@ impl Held {
         news
     }
 
-    /// A message came. It waits here for at most `wait_max` if it is too early. Answers whether its partition is to be paused.
+    /// A message came. It waits here for at most `wait_max` if it is too early. Answers whether its partition
+    /// is to be paused.
     pub(super) fn arrive(
         &mut self,
         place: Place,
@@ -217,8 +219,9 @@ impl Held {
         }
     }
 
-    /// Lets go what is due: deliveries that nobody has settled in time, and what has waited long enough. Answers how many of the former
-    /// there were, and those that have to wait elsewhere for the rest of their delay.
+    /// Lets go what is due: deliveries that nobody has settled in time, and what has waited long enough.
+    /// Answers how many of the former there were, and those that have to wait elsewhere for the rest of their
+    /// delay.
     pub(super) fn pass_time(&mut self, now: Instant) -> (usize, Vec<TooEarly>) {
         let (mut overdue, mut too_early) = (0, Vec::new());
         while let Some((time, number)) = self.times.first().copied().filter(|(time, _)| *time <= now) {

@@ -1,8 +1,9 @@
-//! Kafka, by librdkafka: consumer groups that rebalance cooperatively, and messages of one partition that are finished in any
-//! order. This file is the broker's face; what exists in Kafka is in `topics`, what happens with messages in `consumer`, `held`
-//! and `offsets`.
+//! Kafka, by librdkafka: consumer groups that rebalance cooperatively, and messages of one partition that are
+//! finished in any order. This file is the broker's face; what exists in Kafka is in `topics`, what happens
+//! with messages in `consumer`, `held` and `offsets`.
 //!
-//! Settings that matter, and what Kafka's own exactly-once does and does not add, are in the project's `docs/brokers/kafka.md`.
+//! Settings that matter, and what Kafka's own exactly-once does and does not add, are in the project's
+//! `docs/brokers/kafka.md`.
 
 mod builder;
 mod consumer;
@@ -43,16 +44,19 @@ use tollgate_broker_kit::EndpointCounters;
 /// Each endpoint that is received from has a consumer of its own in a group of its own, and one for delayed
 /// messages.
 ///
-/// * **Affinity**: the destination partition's name is the key, so its messages are in one of Kafka's partitions and with one
-///   process, whose cache knows it.
-/// * **Out of order**: messages of one of Kafka's partitions are finished in any order. What is committed stays behind the lowest
-///   unfinished one; after a crash the finished ones above it come again, and find their tokens consumed.
-/// * **A delivery is held** until it is settled, for as long as the visibility timeout of the builder; then this process gives it
-///   out again. When the process dies, others get its partitions after the session timeout.
-/// * **Retries** up to `in_place_max` wait in memory and hold back the commit; longer ones are copies in topics of their own, as
-///   are dead letters: produced and confirmed before the delivery is finished. A crash in between leaves both, which is harmless.
-/// * **Delivery counts** are ours: in a header of each copy, and in memory. Kafka counts nothing, so a message that kills its process
-///   each time is not counted, unless it was retried in between.
+/// * **Affinity**: the destination partition's name is the key, so its messages are in one of Kafka's
+///   partitions and with one process, whose cache knows it.
+/// * **Out of order**: messages of one of Kafka's partitions are finished in any order. What is committed
+///   stays behind the lowest unfinished one; after a crash the finished ones above it come again, and find
+///   their tokens consumed.
+/// * **A delivery is held** until it is settled, for as long as the visibility timeout of the builder; then
+///   this process gives it out again. When the process dies, others get its partitions after the session
+///   timeout.
+/// * **Retries** up to `in_place_max` wait in memory and hold back the commit; longer ones are copies in
+///   topics of their own, as are dead letters: produced and confirmed before the delivery is finished. A
+///   crash in between leaves both, which is harmless.
+/// * **Delivery counts** are ours: in a header of each copy, and in memory. Kafka counts nothing, so a
+///   message that kills its process each time is not counted, unless it was retried in between.
 pub struct KafkaBroker {
     topics: Arc<Topics>,
     settings: Settings,
@@ -84,8 +88,8 @@ impl KafkaBroker {
     /// Makes the topics of an endpoint that are missing. To be called when a system is set up.
     ///
     /// # Errors
-    /// [`BrokerError::Misconfigured`] if a topic may not be made, or not in this way; [`BrokerError::Unavailable`] if Kafka can't
-    /// be reached.
+    /// [`BrokerError::Misconfigured`] if a topic may not be made, or not in this way;
+    /// [`BrokerError::Unavailable`] if Kafka can't be reached.
     pub async fn provision(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
         self.topics.provision(&self.admin, endpoint).await
     }
@@ -110,16 +114,17 @@ impl KafkaBroker {
         self.topics.depth(&self.consumer_config, &self.settings.group, endpoint).await
     }
 
-    /// How many of Kafka's partitions of an endpoint are with this process just now, those of delayed messages included. None as
-    /// long as it has not joined the group, and if there are more processes than partitions.
+    /// How many of Kafka's partitions of an endpoint are with this process just now, those of delayed
+    /// messages included. None as long as it has not joined the group, and if there are more processes than
+    /// partitions.
     pub fn assigned_partitions(&self, endpoint: &EndpointName) -> usize {
         let consumer = self.endpoints().consumers.get(endpoint).cloned();
         consumer.map_or(0, |consumer| consumer.shared().ledger().held.partitions())
     }
 
-    /// Ends all giving and taking. Receivers get [`BrokerError::Closed`]; deliveries that are being worked on can be settled until
-    /// the builder's `drain_within` has passed. Then progress is committed, and the process leaves its groups, so that others
-    /// have its partitions at once.
+    /// Ends all giving and taking. Receivers get [`BrokerError::Closed`]; deliveries that are being worked on
+    /// can be settled until the builder's `drain_within` has passed. Then progress is committed, and the
+    /// process leaves its groups, so that others have its partitions at once.
     pub async fn close(&self) {
         self.closing.cancel();
         let consumers: Vec<_> = self.endpoints().consumers.values().cloned().collect();
@@ -157,8 +162,8 @@ impl KafkaBroker {
         Ok(())
     }
 
-    /// Makes sure that a topic exists before something is sent to it: servers make a topic that they are asked for, by default, and nothing
-    /// would ever read it.
+    /// Makes sure that a topic exists before something is sent to it: servers make a topic that they are
+    /// asked for, by default, and nothing would ever read it.
     async fn known(&self, endpoint: &EndpointName, topic: &str) -> Result<(), BrokerError> {
         if self.topics_made == TopicsMade::AtFirstUse || self.endpoints().known.contains(topic) {
             return Ok(());

@@ -1,5 +1,5 @@
-//! What may be committed of one partition. Kafka remembers one number for it, below which everything is done; messages are
-//! finished in any order. No I/O, no clock.
+//! What may be committed of one partition. Kafka remembers one number for it, below which everything is done;
+//! messages are finished in any order. No I/O, no clock.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,9 @@ pub(super) struct Offsets {
 impl Offsets {
     /// A message came. Answers whether Kafka went back: to an offset below one that came before.
     ///
-    /// It does when the log was cut off, or when the topic was made anew: then other messages come under the same offsets. So everything from
-    /// there on is begun anew. If they are the same messages after all, they find their tokens consumed.
+    /// It does when the log was cut off, or when the topic was made anew: then other messages come under the
+    /// same offsets. So everything from there on is begun anew. If they are the same messages after all, they
+    /// find their tokens consumed.
     pub(super) fn begin(&mut self, offset: i64) -> bool {
         let went_back = self.next.is_some_and(|next| offset < next);
         if went_back {
@@ -34,7 +35,8 @@ impl Offsets {
         self.unfinished.remove(&offset);
     }
 
-    /// The offset below which everything is finished, which is that of the next message to be read after a crash.
+    /// The offset below which everything is finished, which is that of the next message to be read after a
+    /// crash.
     pub(super) fn finished_below(&self) -> Option<i64> {
         self.unfinished.first().copied().or(self.next)
     }

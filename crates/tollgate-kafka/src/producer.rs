@@ -1,5 +1,6 @@
-//! Sending with confirmation: a batch is handed to the client, then all its confirmations are waited for. The producer is
-//! idempotent: repetitions of its own leave one copy, in order. A producer that has failed for good is replaced.
+//! Sending with confirmation: a batch is handed to the client, then all its confirmations are waited for. The
+//! producer is idempotent: repetitions of its own leave one copy, in order. A producer that has failed for
+//! good is replaced.
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;

@@ -29,7 +29,8 @@ const ENDING_BYTES_MAX: usize = 32;
 /// How long to wait for an answer about topics.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long topics keep messages that are made here: 14 days. Kafka deletes by age, whether a message was read or not.
+/// How long topics keep messages that are made here: 14 days. Kafka deletes by age, whether a message was
+/// read or not.
 const KEPT_MS: &str = "1209600000";
 
 /// For dead letters.
@@ -75,8 +76,8 @@ impl Topics {
         std::iter::once((self.main(endpoint), self.in_place_max)).chain(classes).collect()
     }
 
-    /// Where a message goes that is to come after a delay: to the shortest class that is not shorter; to the longest one for a
-    /// delay that is longer than all, which takes several rounds.
+    /// Where a message goes that is to come after a delay: to the shortest class that is not shorter; to the
+    /// longest one for a delay that is longer than all, which takes several rounds.
     pub(super) fn after(&self, endpoint: &EndpointName, delay: Duration) -> String {
         if delay <= self.in_place_max {
             return self.main(endpoint);
@@ -120,9 +121,9 @@ impl Topics {
         Ok(())
     }
 
-    /// The groups that read an endpoint's topics, and which. Delayed messages are read in a group of their own: a group shares
-    /// out all its partitions evenly, and might give one process those of the endpoint's messages and another those of the
-    /// delayed ones.
+    /// The groups that read an endpoint's topics, and which. Delayed messages are read in a group of their
+    /// own: a group shares out all its partitions evenly, and might give one process those of the endpoint's
+    /// messages and another those of the delayed ones.
     pub(super) fn groups(&self, endpoint: &EndpointName, group: &str) -> [(String, Vec<String>); 2] {
         let main = self.main(endpoint);
         let later = self.read(endpoint).into_iter().skip(1).map(|(topic, _)| topic).collect();
@@ -187,7 +188,8 @@ impl Topics {
     }
 }
 
-/// Checks that topics exist, and answers how many replicas the worst of them has. Waits for the network on a thread of its own.
+/// Checks that topics exist, and answers how many replicas the worst of them has. Waits for the network on a
+/// thread of its own.
 pub(super) async fn exist(
     looking: &Arc<BaseConsumer>,
     endpoint: &EndpointName,
@@ -254,7 +256,7 @@ impl Kept {
 pub struct KafkaDepth {
     /// Not committed yet: those that wait, are delayed, are being worked on, or were finished just now.
     pub left: u64,
-    /// Put aside.
+    /// Messages that were put aside.
     pub dead: u64,
 }
 

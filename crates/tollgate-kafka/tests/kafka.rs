@@ -1,5 +1,5 @@
-//! Kafka on librdkafka's mock cluster, which is in this process, and on a server that shares no code with it: the suite of all brokers,
-//! and what is special to this one.
+//! Kafka on librdkafka's mock cluster, which is in this process, and on a server that shares no code with it:
+//! the suite of all brokers, and what is special to this one.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
@@ -43,7 +43,8 @@ const CONFIG: BrokerConfig = BrokerConfig {
 /// Each has two clients with threads of their own.
 const JOINED_TOGETHER_MAX: usize = 5;
 
-/// Neither server is woken by a message: each looks for new ones when it has slept as long as a reader is willing to wait.
+/// Neither server is woken by a message: each looks for new ones when it has slept as long as a reader is
+/// willing to wait.
 const FETCH_WAIT_MS: &str = "20";
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -85,8 +86,8 @@ fn on_server(server: &LocalServer) -> KafkaBuilder {
         .setting("fetch.wait.max.ms", FETCH_WAIT_MS)
 }
 
-/// A broker that has joined the group of an endpoint before it sends the first message to it: a group takes seconds to form, and
-/// the suite's visibility timeout is one.
+/// A broker that has joined the group of an endpoint before it sends the first message to it: a group takes
+/// seconds to form, and the suite's visibility timeout is one.
 struct Joined {
     broker: Arc<KafkaBroker>,
     /// Where topics have to be made first.

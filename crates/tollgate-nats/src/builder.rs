@@ -1,4 +1,5 @@
-//! How a broker on NATS is made: bounds, times, and who makes streams. Defaults are named here and nowhere else.
+//! How a broker on NATS is made: bounds, times, and who makes streams. Defaults are named here and nowhere
+//! else.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -46,8 +47,9 @@ pub const SLICES_MAX: u16 = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Deduplication {
-    /// `Nats-Msg-Id` is [`OutgoingMessage::deduplication_id`](tollgate_proto::OutgoingMessage::deduplication_id): an outbox entry
-    /// that is published again within the window is stored once.
+    /// `Nats-Msg-Id` is
+    /// [`OutgoingMessage::deduplication_id`](tollgate_proto::OutgoingMessage::deduplication_id): an outbox
+    /// entry that is published again within the window is stored once.
     On,
     /// The server stores every copy.
     Off,
@@ -125,19 +127,22 @@ impl NatsBuilder {
         self
     }
 
-    /// What the names of streams and subjects begin with: `tollgate` if not given. Letters, digits, `_` and `-` only.
+    /// What the names of streams and subjects begin with: `tollgate` if not given. Letters, digits, `_` and
+    /// `-` only.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
     }
 
-    /// How long the server waits for a sign of life before it delivers again: 30 s if not given. Becomes the consumers' `ack_wait`.
+    /// How long the server waits for a sign of life before it delivers again: 30 s if not given. Becomes the
+    /// consumers' `ack_wait`.
     pub const fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.settings.inbox.visibility_timeout = timeout;
         self
     }
 
-    /// For how long signs of life are sent for a message that a receiver has and does not settle: 15 min if not given. Zero: never.
+    /// For how long signs of life are sent for a message that a receiver has and does not settle: 15 min if
+    /// not given. Zero: never.
     pub const fn hold_max(mut self, time: Duration) -> Self {
         self.settings.inbox.hold_max = time;
         self
@@ -155,9 +160,9 @@ impl NatsBuilder {
         self
     }
 
-    /// After this many deliveries a message is dead-lettered without being delivered: for those that kill whoever takes them. Not
-    /// limited if not given; the gate has a limit of its own, which should be lower. The server's `max_deliver` is not used: it
-    /// would leave such a message where nobody finds it.
+    /// After this many deliveries a message is dead-lettered without being delivered: for those that kill
+    /// whoever takes them. Not limited if not given; the gate has a limit of its own, which should be lower.
+    /// The server's `max_deliver` is not used: it would leave such a message where nobody finds it.
     pub const fn deliveries_max(mut self, deliveries: u32) -> Self {
         self.settings.deliveries_max = Some(deliveries);
         self
@@ -181,8 +186,8 @@ impl NatsBuilder {
         self
     }
 
-    /// Most messages of an endpoint, unsettled ones included, before sends are answered `BrokerError::Full`: ten million if not given.
-    /// Streams that exist keep their own bound.
+    /// Most messages of an endpoint, unsettled ones included, before sends are answered `BrokerError::Full`:
+    /// ten million if not given. Streams that exist keep their own bound.
     pub fn capacity(mut self, messages: u32) -> Self {
         self.settings.capacity = Some(i64::from(messages));
         self
@@ -194,14 +199,16 @@ impl NatsBuilder {
         self
     }
 
-    /// Into how many slices an endpoint's partitions are divided: 1 if not given, 256 at most. All processes must say the same; each
-    /// slice has a durable consumer of its own. A process that takes messages of few slices finds their partitions in its cache.
+    /// Into how many slices an endpoint's partitions are divided: 1 if not given, 256 at most. All processes
+    /// must say the same; each slice has a durable consumer of its own. A process that takes messages of few
+    /// slices finds their partitions in its cache.
     pub fn slices(mut self, slices: u16) -> Self {
         self.settings.slices = slices.clamp(1, SLICES_MAX);
         self
     }
 
-    /// Of which slices this process takes messages: of all if not given. Each slice must be taken by some process.
+    /// Of which slices this process takes messages: of all if not given. Each slice must be taken by some
+    /// process.
     pub const fn own_slices(mut self, slices: Range<u16>) -> Self {
         self.settings.own = slices;
         self

@@ -28,7 +28,8 @@ pub(super) fn of_publish(
     capacity: Option<i64>,
 ) -> BrokerError {
     match error.kind() {
-        // Nobody answers for the subject: so it is during an election, and when there is no such stream. `verify` tells which.
+        // Nobody answers for the subject: so it is during an election, and when there is no such stream.
+        // `verify` tells which.
         PublishErrorKind::StreamNotFound => unavailable(
             endpoint,
             &"no stream has answered for its subject: its leader is being elected, or it is missing, which `verify` tells",

@@ -1,7 +1,9 @@
-//! Acknowledgements that the server has forgotten. It writes what its consumers know ten times a second, and deletes an acknowledged message at
-//! once. Killed in between, it comes back with deliveries that wait for the acknowledgement of messages that are gone. nats-server 2.9.10 never
-//! gives them up: they count as unsettled for ever, and each takes the turn of a message that could be delivered. So whoever
-//! connects acknowledges once more what the stream knows to be deleted: it was acknowledged before, or a person has deleted it.
+//! Acknowledgements that the server has forgotten. It writes what its consumers know ten times a second, and
+//! deletes an acknowledged message at once. Killed in between, it comes back with deliveries that wait for
+//! the acknowledgement of messages that are gone. nats-server 2.9.10 never gives them up: they count as
+//! unsettled for ever, and each takes the turn of a message that could be delivered. So whoever connects
+//! acknowledges once more what the stream knows to be deleted: it was acknowledged before, or a person has
+//! deleted it.
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::GetStreamErrorKind;
@@ -10,8 +12,8 @@ use async_nats::{Client, Error};
 
 use super::names::Names;
 
-/// Most deleted messages that the server is asked for: each is a number of up to 20 digits, in one answer. Beyond that what it has
-/// forgotten stays forgotten until the stream's oldest messages are acknowledged.
+/// Most deleted messages that the server is asked for: each is a number of up to 20 digits, in one answer.
+/// Beyond that what it has forgotten stays forgotten until the stream's oldest messages are acknowledged.
 const DELETED_MAX: u64 = 100_000;
 
 /// Reminds the consumer of a slice, if it waits for messages that are gone.

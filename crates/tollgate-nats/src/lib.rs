@@ -1,6 +1,7 @@
-//! NATS with `JetStream`: a stream with work-queue retention for each endpoint, pulled by durable consumers. This file is the broker's face;
-//! what everything is called is in `names`, how messages are taken in `pulling`, what errors mean in `failure`, how long to wait for an
-//! answer in `patience`, and what a server that was killed no longer knows in `forgotten`.
+//! NATS with `JetStream`: a stream with work-queue retention for each endpoint, pulled by durable consumers.
+//! This file is the broker's face; what everything is called is in `names`, how messages are taken in
+//! `pulling`, what errors mean in `failure`, how long to wait for an answer in `patience`, and what a server
+//! that was killed no longer knows in `forgotten`.
 
 mod builder;
 mod failure;
@@ -39,8 +40,8 @@ use self::pulling::Puller;
 use tollgate_broker_kit::EndpointCounters;
 use tollgate_broker_kit::{Arrival, Held, Inbox, Keeper};
 
-/// When the message may be delivered first, in milliseconds since 1970: servers before 2.12 can't hold a message back, so receivers
-/// do.
+/// When the message may be delivered first, in milliseconds since 1970: servers before 2.12 can't hold a
+/// message back, so receivers do.
 const NOT_BEFORE: &str = "Tollgate-Not-Before-Ms";
 
 /// Why a message was put aside.
@@ -72,10 +73,10 @@ const SETTLING_MAX: usize = 256;
 
 /// A broker on NATS, with its `JetStream`.
 ///
-/// Sends are confirmed by the server, and acknowledgements too (double acknowledgement). While a delivery is unsettled the server is
-/// told that work is in progress, until [`NatsBuilder::hold_max`] has passed. A message that was dead-lettered goes to a stream of
-/// its own, with the reason in a header. The connection is made again whenever it breaks; meanwhile calls answer
-/// [`BrokerError::Unavailable`].
+/// Sends are confirmed by the server, and acknowledgements too (double acknowledgement). While a delivery is
+/// unsettled the server is told that work is in progress, until [`NatsBuilder::hold_max`] has passed. A
+/// message that was dead-lettered goes to a stream of its own, with the reason in a header. The connection is
+/// made again whenever it breaks; meanwhile calls answer [`BrokerError::Unavailable`].
 pub struct NatsBroker {
     client: Client,
     jetstream: Context,
@@ -117,7 +118,8 @@ pub enum NatsHealth {
 }
 
 impl Endpoint {
-    /// What was made can be gone: a server that was killed just then comes back without it. Then it is made again.
+    /// What was made can be gone: a server that was killed just then comes back without it. Then it is made
+    /// again.
     fn note<T>(&self, outcome: &Result<T, BrokerError>) {
         if let Err(BrokerError::Misconfigured { .. }) = outcome {
             self.is_provisioned.store(false, Ordering::Release);
@@ -126,7 +128,8 @@ impl Endpoint {
 }
 
 impl NatsBroker {
-    /// Begins a broker on the server at this address (`nats://127.0.0.1:4222`, or several with commas between them).
+    /// Begins a broker on the server at this address (`nats://127.0.0.1:4222`, or several with commas between
+    /// them).
     pub fn at(address: impl Into<String>) -> NatsBuilder {
         NatsBuilder::new(address.into())
     }
@@ -149,7 +152,8 @@ impl NatsBroker {
         endpoint.and_then(|endpoint| endpoint.inbox.get().map(Inbox::held)).unwrap_or_default()
     }
 
-    /// Stops taking messages, and gives back what no receiver has seen. What receivers have can still be settled. Close the gate first.
+    /// Stops taking messages, and gives back what no receiver has seen. What receivers have can still be
+    /// settled. Close the gate first.
     pub async fn close(&self) {
         let endpoints: Vec<_> = self.endpoints().values().cloned().collect();
         join_all(endpoints.iter().filter_map(|endpoint| endpoint.inbox.get()).map(Inbox::close)).await;
@@ -176,7 +180,8 @@ impl NatsBroker {
             })
         }));
         if self.settings.provisioning == Provisioning::OnUse {
-            // Without a lock: callers that come together make it together, which does no harm. One that holds a lock and is not polled would.
+            // Without a lock: callers that come together make it together, which does no harm. One that holds
+            // a lock and is not polled would.
             if !endpoint.is_provisioned.load(Ordering::Acquire) {
                 self.provision(name).await?;
                 endpoint.is_provisioned.store(true, Ordering::Release);
@@ -284,8 +289,9 @@ impl NatsBroker {
         Ok(())
     }
 
-    /// Tells the server about a delivery and waits until it has heard. By the client's one inbox for answers: a subscription for each
-    /// acknowledgement, as the library's own has it, would double what the server has to do.
+    /// Tells the server about a delivery and waits until it has heard. By the client's one inbox for answers:
+    /// a subscription for each acknowledgement, as the library's own has it, would double what the server has
+    /// to do.
     async fn answer(&self, endpoint: &Endpoint, handle: &Handle, kind: AckKind) -> Result<(), BrokerError> {
         let request = Request::new().payload(kind.into()).timeout(Some(ANSWERED_WITHIN));
         match self.client.send_request(handle.reply.clone(), request).await {
@@ -314,7 +320,8 @@ impl Broker for NatsBroker {
                 });
             }
             let mut answers = Vec::with_capacity(confirmations.len());
-            // They were all sent, and the time for them is over at once: to wait for one after the other takes as long as the slowest.
+            // They were all sent, and the time for them is over at once: to wait for one after the other
+            // takes as long as the slowest.
             for confirmation in confirmations {
                 answers.push(match confirmation {
                     Ok((endpoint, confirmation)) => {
@@ -422,8 +429,8 @@ impl Keeper<Handle> for Progress {
     }
 }
 
-/// The dead letter of a delivery, without the id of its message: a message that is put aside, moved back and put aside once more is
-/// no copy for the server to drop.
+/// The dead letter of a delivery, without the id of its message: a message that is put aside, moved back and
+/// put aside once more is no copy for the server to drop.
 fn dead_letter(handle: &Handle, envelope: Bytes, deliveries: u32, reason: &str) -> PublishMessage {
     let mut headers = HeaderMap::new();
     // Those of the server's own would be obeyed.

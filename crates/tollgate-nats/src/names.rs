@@ -1,12 +1,12 @@
-//! What everything is called on the server: streams, consumers and subjects. A partition's messages all have one subject, so that
-//! whoever pulls that subject finds the partition in its cache.
+//! What everything is called on the server: streams, consumers and subjects. A partition's messages all have
+//! one subject, so that whoever pulls that subject finds the partition in its cache.
 
 use tollgate_proto::{EndpointName, PartitionKey};
 
 use tollgate_broker_kit::queue_name;
 
-/// Most bytes of the part of a name that comes from the endpoint. A stream's name is a directory, which may have 255; the rest is for
-/// the prefix.
+/// Most bytes of the part of a name that comes from the endpoint. A stream's name is a directory, which may
+/// have 255; the rest is for the prefix.
 const ENDPOINT_BYTES_MAX: usize = 128;
 
 /// The names of one endpoint.
@@ -51,8 +51,9 @@ impl Names {
         format!("slice-{slice}")
     }
 
-    /// Where a message is acknowledged of which only the number in the stream is known. It has the form of the subjects that come with
-    /// deliveries: how often and as which one it was delivered, when, and how many were left. The server heeds the number.
+    /// Where a message is acknowledged of which only the number in the stream is known. It has the form of
+    /// the subjects that come with deliveries: how often and as which one it was delivered, when, and how
+    /// many were left. The server heeds the number.
     pub(super) fn acknowledgement(&self, slice: u16, sequence: u64) -> String {
         format!("$JS.ACK.{}.{}.1.{sequence}.0.0.0", self.stream, Self::consumer(slice))
     }

@@ -1,6 +1,7 @@
-//! How long to wait for the server: until a moment that all answers of a call share, and hardly longer than the connection on which it was
-//! asked. A server that was killed never answers what it had been asked, and a hundred answers that are awaited one after the other, each with
-//! a deadline of its own, take minutes not to come.
+//! How long to wait for the server: until a moment that all answers of a call share, and hardly longer than
+//! the connection on which it was asked. A server that was killed never answers what it had been asked, and a
+//! hundred answers that are awaited one after the other, each with a deadline of its own, take minutes not to
+//! come.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use super::ANSWERED_WITHIN;
 /// How long to wait on a new connection for what was asked before: it may have been sent on the new one.
 const AFTER_RECONNECTING: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether there is a connection: the client tells of its event a moment before it has the state.
+/// How often it is looked whether there is a connection: the client tells of its event a moment before it has
+/// the state.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Of one call.

@@ -1,4 +1,5 @@
-//! The streams and consumers of an endpoint: how they are made, whether they will do, and how much is in them.
+//! The streams and consumers of an endpoint: how they are made, whether they will do, and how much is in
+//! them.
 
 use std::fmt;
 
@@ -20,11 +21,12 @@ const IN_FLIGHT_LOW: i64 = 256;
 pub struct NatsDepth {
     /// To be delivered, or delivered and not settled, as the consumers know it.
     pub left: u64,
-    /// Stored in the stream. More than `left` for a moment after acknowledgements; and after nats-server (2.9.10) was killed, when it finds
-    /// messages again on its disk that its consumers know to be acknowledged. They are never delivered again; they do count against the
-    /// stream's bounds until it is purged.
+    /// Stored in the stream. More than `left` for a moment after acknowledgements; and after nats-server
+    /// (2.9.10) was killed, when it finds messages again on its disk that its consumers know to be
+    /// acknowledged. They are never delivered again; they do count against the stream's bounds until it is
+    /// purged.
     pub stored: u64,
-    /// Put aside.
+    /// Messages that were put aside.
     pub dead: u64,
 }
 
@@ -55,11 +57,13 @@ impl fmt::Display for Difference {
 }
 
 impl NatsBroker {
-    /// Makes what an endpoint needs and is not there: its stream (work-queue retention, on disk), a durable consumer for each slice, and
-    /// a stream for dead letters. What is there stays as it is: see [`NatsBroker::differences`].
+    /// Makes what an endpoint needs and is not there: its stream (work-queue retention, on disk), a durable
+    /// consumer for each slice, and a stream for dead letters. What is there stays as it is: see
+    /// [`NatsBroker::differences`].
     ///
     /// # Errors
-    /// [`BrokerError::Misconfigured`] if the server refuses, [`BrokerError::Unavailable`] if it can't be reached.
+    /// [`BrokerError::Misconfigured`] if the server refuses, [`BrokerError::Unavailable`] if it can't be
+    /// reached.
     pub async fn provision(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
         let names = Names::new(&self.settings.prefix, endpoint);
         let dead = Config {
@@ -86,11 +90,12 @@ impl NatsBroker {
         Ok(())
     }
 
-    /// What of an endpoint's stream and consumers is not as [`NatsBroker::provision`] would have made it, each with what follows from it.
-    /// None: all is well.
+    /// What of an endpoint's stream and consumers is not as [`NatsBroker::provision`] would have made it,
+    /// each with what follows from it. None: all is well.
     ///
     /// # Errors
-    /// [`BrokerError::Misconfigured`] if something is missing, [`BrokerError::Unavailable`] if the server can't be reached.
+    /// [`BrokerError::Misconfigured`] if something is missing, [`BrokerError::Unavailable`] if the server
+    /// can't be reached.
     pub async fn differences(&self, endpoint: &EndpointName) -> Result<Vec<Difference>, BrokerError> {
         let names = Names::new(&self.settings.prefix, endpoint);
         let stream = self.stream_of(endpoint, &names.stream).await?;

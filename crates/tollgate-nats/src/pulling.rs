@@ -1,5 +1,5 @@
-//! How messages are taken: one pull at a time for each slice, of as many as are wanted. Messages that are too early are put
-//! back here, and those that were delivered too often are put aside.
+//! How messages are taken: one pull at a time for each slice, of as many as are wanted. Messages that are too
+//! early are put back here, and those that were delivered too often are put aside.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use super::names::Names;
 use super::{Handle, NOT_BEFORE, UNCONNECTED, dead_letter, forgotten, put_aside, unix_ms};
 use tollgate_broker_kit::{Arrival, Fetcher, Order};
 
-/// How long the server looks for messages before it says that there are none. Short, since closing waits for it.
+/// How long the server looks for messages before it says that there are none. Short, since closing waits for
+/// it.
 const EXPIRES: Duration = Duration::from_secs(2);
 
 /// How much longer to wait for it to say so.
@@ -44,7 +45,8 @@ pub(super) struct Puller {
     deliveries_max: Option<u32>,
     /// Kept from one pull to the next: what comes late is not lost.
     inbox: Option<(Subject, Subscriber)>,
-    /// When the stream was made. Another time: it is another stream, with other messages under the same numbers.
+    /// When the stream was made. Another time: it is another stream, with other messages under the same
+    /// numbers.
     stream_made: Option<SystemTime>,
     /// The connection on which it was looked for what the server has forgotten.
     reminded_on: Option<u64>,
@@ -136,7 +138,8 @@ impl Puller {
             let first = match next {
                 Ok(Some(first)) => first,
                 Ok(None) => return Err(self.unavailable(&"the subscription has ended")),
-                // 2.9.10 now and then forgets to say that there was nothing. If nobody is there at all, whoever subscribes finds out.
+                // 2.9.10 now and then forgets to say that there was nothing. If nobody is there at all,
+                // whoever subscribes finds out.
                 Err(_) => {
                     self.inbox = None;
                     return Ok(());
@@ -232,7 +235,8 @@ impl Puller {
         Some(Arrival { handle, envelope: payload, delivery_count })
     }
 
-    /// Tells the server about a delivery that no receiver gets. Unconfirmed: what it does not hear of comes again.
+    /// Tells the server about a delivery that no receiver gets. Unconfirmed: what it does not hear of comes
+    /// again.
     async fn tell(&self, reply: Subject, kind: AckKind) {
         if let Err(error) = self.client.publish(reply, kind.into()).await {
             tracing::warn!(endpoint = %self.endpoint, %error, "the server could not be told about a delivery");
@@ -260,10 +264,12 @@ async fn provisioned(
 
 impl Fetcher<Handle> for Puller {
     const FETCH_MAX: usize = 256;
-    // Looking for stream, consumer and deleted messages takes up to five calls of the client's 5 s, before the pull itself.
+    // Looking for stream, consumer and deleted messages takes up to five calls of the client's 5 s, before
+    // the pull itself.
     const FETCH_WITHIN: Duration = Duration::from_secs(30);
-    // Until the pull ends by itself. One that is left open with nobody behind it makes nats-server (2.9.10) mistake the message that is
-    // redelivered next for the newest one: it comes only when its `ack_wait` is over.
+    // Until the pull ends by itself. One that is left open with nobody behind it makes nats-server (2.9.10)
+    // mistake the message that is redelivered next for the newest one: it comes only when its `ack_wait` is
+    // over.
     const CLOSE_WAIT: Duration = Duration::from_secs(EXPIRES.as_secs() + ANSWER_WITHIN.as_secs());
 
     fn fetch<'a>(&'a mut self, order: &'a Order<Handle>) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -276,7 +282,8 @@ impl Fetcher<Handle> for Puller {
 }
 
 /// How often a message was delivered, as the subject says by which it is acknowledged:
-/// `$JS.ACK.STREAM.CONSUMER.DELIVERIES...`, or with two more parts before the stream (architecture decision record 15 of NATS).
+/// `$JS.ACK.STREAM.CONSUMER.DELIVERIES...`, or with two more parts before the stream (architecture decision
+/// record 15 of NATS).
 fn deliveries(reply: &Subject) -> u32 {
     let parts: Vec<&str> = reply.split('.').collect();
     let place = if parts.len() >= 11 { 6 } else { 4 };

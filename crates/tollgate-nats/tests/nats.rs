@@ -1,4 +1,5 @@
-//! The broker on NATS against a real `nats-server`, started by `infra/nats/start-nats`; skipped loudly where there is none.
+//! The broker on NATS against a real `nats-server`, started by `infra/nats/start-nats`; skipped loudly where
+//! there is none.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 
@@ -31,7 +32,8 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/nats/start-nats")
 }
 
-/// A call ends so long after its server has come back, however many messages it is about: the time for one answer, and for connecting.
+/// A call ends so long after its server has come back, however many messages it is about: the time for one
+/// answer, and for connecting.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the server takes at most to write what a consumer knows, if nobody disturbs it.
@@ -424,7 +426,8 @@ async fn a_server_killed_while_a_batch_awaits_its_confirmations_keeps_nobody_wai
     }
 }
 
-/// As `nats-server` does it ten times a second: what it writes in between is lost when it is killed. Here it is lost for certain.
+/// As `nats-server` does it ten times a second: what it writes in between is lost when it is killed. Here it
+/// is lost for certain.
 #[tokio::test]
 async fn a_server_that_was_killed_and_forgot_acknowledgements_waits_for_none_of_them() {
     let Some(mut server) = LocalServer::start(script()) else { return };
@@ -440,8 +443,8 @@ async fn a_server_that_was_killed_and_forgot_acknowledgements_waits_for_none_of_
     let state = server.file("jetstream/$G/streams/forgetful-orders/obs/slice-0/o.dat");
     let mut before = Vec::new();
     let written = async {
-        // Only the times of the ten deliveries change any more, with each sign of life: so it holds all of them, and as a whole,
-        // when it keeps its length.
+        // Only the times of the ten deliveries change any more, with each sign of life: so it holds all of
+        // them, and as a whole, when it keeps its length.
         loop {
             tokio::time::sleep(STATE_WRITTEN_EVERY).await;
             let now = std::fs::read(&state).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Decorators for [`Broker`]. A wrapper overrides the calls it cares about (to count, delay, fail or watch them); everything else is
-//! forwarded to the inner broker.
+//! Decorators for [`Broker`]. A wrapper overrides the calls it cares about (to count, delay, fail or watch
+//! them); everything else is forwarded to the inner broker.
 
 use crate::broker::{Broker, BrokerError, Delivery, OutgoingMessage, Settlement};
 use crate::ids::EndpointName;
@@ -7,8 +7,8 @@ use crate::store::BoxFuture;
 
 /// A broker around another one. Every type that implements it is a [`Broker`].
 ///
-/// Every method forwards to [`BrokerWrapper::inner`] by default, so a wrapper can't forget one: an inner broker whose queue is missing
-/// says so through any number of wrappers.
+/// Every method forwards to [`BrokerWrapper::inner`] by default, so a wrapper can't forget one: an inner
+/// broker whose queue is missing says so through any number of wrappers.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -40,12 +40,12 @@ pub trait BrokerWrapper: Send + Sync + 'static {
     /// The broker inside.
     fn inner(&self) -> &dyn Broker;
 
-    /// [`Broker::send`].
+    /// Forwards to [`Broker::send`].
     fn send(&self, messages: Vec<OutgoingMessage>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
         self.inner().send(messages)
     }
 
-    /// [`Broker::receive`].
+    /// Forwards to [`Broker::receive`].
     fn receive(
         &self,
         endpoint: &EndpointName,
@@ -54,7 +54,7 @@ pub trait BrokerWrapper: Send + Sync + 'static {
         self.inner().receive(endpoint, max)
     }
 
-    /// [`Broker::settle`].
+    /// Forwards to [`Broker::settle`].
     fn settle(
         &self,
         endpoint: &EndpointName,
@@ -63,7 +63,7 @@ pub trait BrokerWrapper: Send + Sync + 'static {
         self.inner().settle(endpoint, settlements)
     }
 
-    /// [`Broker::verify`].
+    /// Forwards to [`Broker::verify`].
     fn verify(&self, endpoint: &EndpointName) -> BoxFuture<'_, Result<(), BrokerError>> {
         self.inner().verify(endpoint)
     }

@@ -14,10 +14,12 @@ use super::topology::Topology;
 use super::{Endpoints, RabbitMqBroker};
 use tollgate_broker_kit::BrokerSetupError;
 
-/// How many deliveries a consumer holds: some times what the engine's window takes by default, so that it never waits.
+/// How many deliveries a consumer holds: some times what the engine's window takes by default, so that it
+/// never waits.
 const PREFETCH_DEFAULT: u16 = 512;
 
-/// How long a delivery may stay unsettled: well below the 30 minutes of RabbitMQ's own `consumer_timeout`, which closes the channel.
+/// How long a delivery may stay unsettled: well below the 30 minutes of RabbitMQ's own `consumer_timeout`,
+/// which closes the channel.
 const VISIBILITY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// How long a delivery may wait for a receiver in this process before another one may have it.
@@ -26,8 +28,8 @@ const WAITING_MAX_DEFAULT: Duration = Duration::from_secs(30);
 /// How long to wait for settlements when the broker is closed.
 const DRAIN_WITHIN_DEFAULT: Duration = Duration::from_secs(10);
 
-/// After which silence a connection counts as lost, in seconds. RabbitMQ proposes 60, which is a long time for messages that
-/// a dead consumer holds.
+/// After which silence a connection counts as lost, in seconds. RabbitMQ proposes 60, which is a long time
+/// for messages that a dead consumer holds.
 const HEARTBEAT_SECONDS: u16 = 15;
 
 /// Whether queues are made by whoever uses them first.
@@ -37,8 +39,8 @@ pub enum Queues {
     /// They exist, by [`RabbitMqBroker::provision`] or by other tools. Using one that doesn't is an error.
     #[default]
     Exist,
-    /// They are provisioned when this process uses an endpoint for the first time. For tests and small systems: the
-    /// process needs the right to configure.
+    /// They are provisioned when this process uses an endpoint for the first time. For tests and small
+    /// systems: the process needs the right to configure.
     MadeAtFirstUse,
 }
 
@@ -67,8 +69,8 @@ impl RabbitMqBuilder {
         }
     }
 
-    /// What the names of all queues and exchanges begin with, for systems that share a virtual host. If not given, a queue is
-    /// called like its endpoint.
+    /// What the names of all queues and exchanges begin with, for systems that share a virtual host. If not
+    /// given, a queue is called like its endpoint.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.topology.prefix = prefix.into();
         self
@@ -80,36 +82,38 @@ impl RabbitMqBuilder {
         self
     }
 
-    /// How many deliveries each endpoint's consumer holds at most, in this process: 512 if not given. Those beyond what the
-    /// engine works on wait in memory.
+    /// How many deliveries each endpoint's consumer holds at most, in this process: 512 if not given. Those
+    /// beyond what the engine works on wait in memory.
     pub const fn prefetch(mut self, deliveries: std::num::NonZeroU16) -> Self {
         self.settings.prefetch = deliveries.get();
         self
     }
 
-    /// How long a delivery may stay unsettled before it is put back, counted from when a receiver got it: 15 minutes if not
-    /// given. Must be shorter than RabbitMQ's `consumer_timeout`.
+    /// How long a delivery may stay unsettled before it is put back, counted from when a receiver got it: 15
+    /// minutes if not given. Must be shorter than RabbitMQ's `consumer_timeout`.
     pub const fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.settings.visibility_timeout = timeout;
         self
     }
 
-    /// How long a delivery may wait for a receiver before it is put back: 30 s if not given. After that this process is sent one message at a
-    /// time, or none, until its receivers ask for more: it may be in trouble, and others idle.
+    /// How long a delivery may wait for a receiver before it is put back: 30 s if not given. After that this
+    /// process is sent one message at a time, or none, until its receivers ask for more: it may be in
+    /// trouble, and others idle.
     pub const fn waiting_max(mut self, wait: Duration) -> Self {
         self.settings.waiting_max = wait;
         self
     }
 
-    /// How many messages the queue of an endpoint takes, if it is made, before a send is answered `BrokerError::Full`: no
-    /// limit if not given. RabbitMQ takes some more while it looks.
+    /// How many messages the queue of an endpoint takes, if it is made, before a send is answered
+    /// `BrokerError::Full`: no limit if not given. RabbitMQ takes some more while it looks.
     pub const fn capacity(mut self, messages: u32) -> Self {
         self.topology.capacity = Some(messages);
         self
     }
 
-    /// The delays that have a queue of each endpoint, 30 at most. Others are rounded up to the next longer one; those up to one second wait
-    /// with the consumer. 3 s, 10 s, 30 s, 2 min, 10 min and an hour if not given.
+    /// The delays that have a queue of each endpoint, 30 at most. Others are rounded up to the next longer
+    /// one; those up to one second wait with the consumer. 3 s, 10 s, 30 s, 2 min, 10 min and an hour if not
+    /// given.
     ///
     /// # Errors
     /// If there are none or too many.
@@ -129,8 +133,8 @@ impl RabbitMqBuilder {
         self
     }
 
-    /// Begins to connect, and does not wait for it: a RabbitMQ that is down is waited for by those who use the broker. Must be
-    /// called inside a tokio runtime.
+    /// Begins to connect, and does not wait for it: a RabbitMQ that is down is waited for by those who use
+    /// the broker. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// If the address is none.

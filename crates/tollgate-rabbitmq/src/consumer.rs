@@ -1,5 +1,5 @@
-//! One endpoint's consumer: what a verdict means on RabbitMQ. What is held is in `unsettled`, who asks is in the kit's shell, and what
-//! RabbitMQ is told goes through the task in `consumer_task`.
+//! One endpoint's consumer: what a verdict means on RabbitMQ. What is held is in `unsettled`, who asks is in
+//! the kit's shell, and what RabbitMQ is told goes through the task in `consumer_task`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use super::publisher::NotSent;
 use super::topology::Topology;
 use super::unsettled::Unsettled;
 
-/// Delays up to which a message waits in the consumer's memory. It is held either way, and a copy would be two messages of work.
+/// Delays up to which a message waits in the consumer's memory. It is held either way, and a copy would be
+/// two messages of work.
 pub(super) const IN_PLACE_MAX: Duration = Duration::from_secs(1);
 
 /// Bounds and times of a consumer.

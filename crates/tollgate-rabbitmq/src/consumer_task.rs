@@ -1,5 +1,5 @@
-//! The task of one endpoint's consumer. It alone opens the channel and tells RabbitMQ anything through it, so there is one
-//! order of acknowledgements. What it has heard is in `unsettled`; who asks it is in `consumer`.
+//! The task of one endpoint's consumer. It alone opens the channel and tells RabbitMQ anything through it, so
+//! there is one order of acknowledgements. What it has heard is in `unsettled`; who asks it is in `consumer`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use super::unsettled::Acknowledgement;
 /// When a message is put back that could neither be retried later nor be put aside.
 const PUT_BACK_AFTER: Duration = Duration::from_secs(5);
 
-/// How often the task looks for overdue deliveries, at most and at least, and how often within a visibility timeout.
+/// How often the task looks for overdue deliveries, at most and at least, and how often within a visibility
+/// timeout.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 const LOOKS_PER_TIMEOUT: u32 = 20;
@@ -82,7 +83,8 @@ impl Task {
                 Some(Err(problem)) => Ended::Lost(problem),
                 None => Ended::Closing,
             };
-            // Copies that are on their way arrive or don't; the messages that they were to replace come again.
+            // Copies that are on their way arrive or don't; the messages that they were to replace come
+            // again.
             self.publishing.clear();
             let Ended::Lost(problem) = ended else { break };
             failures = if opened_at.elapsed() > ANSWER_WITHIN { 1 } else { failures + 1 };
@@ -101,7 +103,8 @@ impl Task {
         self.shared.close();
     }
 
-    /// Waits for something while there is no channel. What is to be settled meanwhile comes again. `None`: it is to end.
+    /// Waits for something while there is no channel. What is to be settled meanwhile comes again. `None`: it
+    /// is to end.
     async fn refusing<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {
@@ -124,7 +127,8 @@ impl Task {
         Some(answered.unwrap_or_else(|_| Err(Problem::passing("RabbitMQ does not answer"))))
     }
 
-    /// Takes and settles messages until the channel is lost or the broker is closed and nothing is left to settle.
+    /// Takes and settles messages until the channel is lost or the broker is closed and nothing is left to
+    /// settle.
     async fn consume(&mut self, channel: &Channel, consumer: Consumer) -> Ended {
         {
             let mut deliveries = self.shared.ledger();
@@ -322,7 +326,8 @@ impl Task {
         }
     }
 
-    /// Subscribes anew on the same channel, so that what receivers have stays theirs. What waits goes back if less is to wait.
+    /// Subscribes anew on the same channel, so that what receivers have stays theirs. What waits goes back if
+    /// less is to wait.
     async fn change_flow(
         &mut self,
         channel: &Channel,

@@ -1,12 +1,14 @@
-//! In which delay queue a message waits. RabbitMQ expires messages at the head of a queue only, so that a short delay
-//! behind a long one would be as long; in a class all wait equally long, and the head is always the next one due.
+//! In which delay queue a message waits. RabbitMQ expires messages at the head of a queue only, so that a
+//! short delay behind a long one would be as long; in a class all wait equally long, and the head is always
+//! the next one due.
 
 use std::time::Duration;
 
-/// The classes if nothing else is said, in seconds. Few, since each is a queue of every endpoint; shorter delays wait with the consumer.
+/// The classes if nothing else is said, in seconds. Few, since each is a queue of every endpoint; shorter
+/// delays wait with the consumer.
 const DEFAULT_SECONDS: [u64; 6] = [3, 10, 30, 120, 600, 3600];
 
-/// Most classes.
+/// Most classes of delays of one endpoint.
 pub(super) const COUNT_MAX: usize = 30;
 
 /// The delays that have a queue, in ascending order; at least one.
@@ -20,7 +22,8 @@ impl Default for DelayClasses {
 }
 
 impl DelayClasses {
-    /// Takes classes of one's own: in whole milliseconds, none of them zero. `None` if there are none or too many.
+    /// Takes classes of one's own: in whole milliseconds, none of them zero. `None` if there are none or too
+    /// many.
     pub(super) fn new(classes: impl IntoIterator<Item = Duration>) -> Option<Self> {
         let whole = |class: Duration| Duration::from_millis(milliseconds(class).max(1));
         let mut classes: Vec<_> = classes.into_iter().map(whole).collect();
@@ -29,8 +32,8 @@ impl DelayClasses {
         (!classes.is_empty() && classes.len() <= COUNT_MAX).then_some(Self(classes))
     }
 
-    /// The shortest class that is not shorter than a delay; the longest one for a delay that is longer than all, which
-    /// takes several rounds.
+    /// The shortest class that is not shorter than a delay; the longest one for a delay that is longer than
+    /// all, which takes several rounds.
     pub(super) fn of(&self, delay: Duration) -> Duration {
         let longest = *self.0.last().expect("there is at least one class");
         self.0.iter().copied().find(|class| *class >= delay).unwrap_or(longest)

@@ -1,7 +1,9 @@
-//! RabbitMQ, spoken to in AMQP 0-9-1: quorum queues, publisher confirms, acknowledgements by hand. This file is the broker's
-//! face; what exists in RabbitMQ is in `topology`, what happens with deliveries in `consumer` and `unsettled`.
+//! RabbitMQ, spoken to in AMQP 0-9-1: quorum queues, publisher confirms, acknowledgements by hand. This file
+//! is the broker's face; what exists in RabbitMQ is in `topology`, what happens with deliveries in `consumer`
+//! and `unsettled`.
 //!
-//! Settings that matter, and what RabbitMQ itself does and does not do, are in the project's `docs/brokers/rabbitmq.md`.
+//! Settings that matter, and what RabbitMQ itself does and does not do, are in the project's
+//! `docs/brokers/rabbitmq.md`.
 
 mod builder;
 mod consumer;
@@ -37,16 +39,16 @@ use tollgate_broker_kit::EndpointCounters;
 
 /// A RabbitMQ server or cluster.
 ///
-/// Two connections: one to publish, one to consume, since RabbitMQ stops those that publish too much. Both come back by
-/// themselves. Each endpoint that is received from has a channel with a task, which ends with [`RabbitMqBroker::close`] or
-/// when the broker is dropped.
+/// Two connections: one to publish, one to consume, since RabbitMQ stops those that publish too much. Both
+/// come back by themselves. Each endpoint that is received from has a channel with a task, which ends with
+/// [`RabbitMqBroker::close`] or when the broker is dropped.
 ///
-/// * **A delivery is held** until it is settled, for as long as the visibility timeout of the builder; then it is put back, and
-///   so it is at once when the process or the connection dies. RabbitMQ itself closes a channel whose oldest delivery is
-///   older than its `consumer_timeout`, 30 minutes by default.
-/// * **Delays** are rounded up to classes: see [`RabbitMqBuilder::delay_classes`]. A retry with a delay, and a dead letter, is a
-///   copy that is published and confirmed before the delivery is acknowledged. A crash in between leaves both, which is
-///   harmless: one of them finds its token consumed.
+/// * **A delivery is held** until it is settled, for as long as the visibility timeout of the builder; then
+///   it is put back, and so it is at once when the process or the connection dies. RabbitMQ itself closes a
+///   channel whose oldest delivery is older than its `consumer_timeout`, 30 minutes by default.
+/// * **Delays** are rounded up to classes: see [`RabbitMqBuilder::delay_classes`]. A retry with a delay, and
+///   a dead letter, is a copy that is published and confirmed before the delivery is acknowledged. A crash in
+///   between leaves both, which is harmless: one of them finds its token consumed.
 /// * **Delivery counts** are those of the quorum queue, added up over copies.
 /// * **No affinity**: RabbitMQ hands messages of one partition to any consumer.
 pub struct RabbitMqBroker {
@@ -67,17 +69,18 @@ struct Endpoints {
 }
 
 impl RabbitMqBroker {
-    /// A broker at an address like `amqp://user:password@host:5672/vhost`, where `%2f` is the virtual host `/`.
+    /// A broker at an address like `amqp://user:password@host:5672/vhost`, where `%2f` is the virtual host
+    /// `/`.
     pub fn builder(uri: impl Into<String>) -> RabbitMqBuilder {
         RabbitMqBuilder::new(uri.into())
     }
 
-    /// Makes the queues of an endpoint, and what all endpoints share, if they are not there yet. To be called when a system is
-    /// set up; whoever calls it needs the right to configure.
+    /// Makes the queues of an endpoint, and what all endpoints share, if they are not there yet. To be called
+    /// when a system is set up; whoever calls it needs the right to configure.
     ///
     /// # Errors
-    /// [`BrokerError::Misconfigured`] if something of the same name exists and is different, or may not be made;
-    /// [`BrokerError::Unavailable`] if RabbitMQ can't be reached.
+    /// [`BrokerError::Misconfigured`] if something of the same name exists and is different, or may not be
+    /// made; [`BrokerError::Unavailable`] if RabbitMQ can't be reached.
     pub async fn provision(&self, endpoint: &EndpointName) -> Result<(), BrokerError> {
         self.topology.provision(self.publisher.link(), endpoint).await
     }
@@ -107,8 +110,9 @@ impl RabbitMqBroker {
         problem.map_or(Ok(()), |problem| Err(problem.at(endpoint)))
     }
 
-    /// Ends all giving and taking. Receivers get [`BrokerError::Closed`]; deliveries that nobody has got go back at once, and
-    /// those that are being worked on can be settled until the builder's `drain_within` has passed.
+    /// Ends all giving and taking. Receivers get [`BrokerError::Closed`]; deliveries that nobody has got go
+    /// back at once, and those that are being worked on can be settled until the builder's `drain_within` has
+    /// passed.
     pub async fn close(&self) {
         self.closing.cancel();
         let consumers: Vec<_> = self.endpoints().consumers.values().cloned().collect();

@@ -1,5 +1,5 @@
-//! A connection that comes back: one task opens it, watches it and opens it again, with a pause that grows. Channels are
-//! the business of those who ask for the connection.
+//! A connection that comes back: one task opens it, watches it and opens it again, with a pause that grows.
+//! Channels are the business of those who ask for the connection.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,8 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The longest pause before the first repetition.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
-/// The longest pause at all. A restart of RabbitMQ takes some seconds, and nobody wants to wait much longer for us.
+/// The longest pause at all. A restart of RabbitMQ takes some seconds, and nobody wants to wait much longer
+/// for us.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How often a connection is looked at, besides waiting for news of it.

@@ -9,10 +9,12 @@ use tollgate_proto::{Delivery, OutgoingMessage, Receipt};
 
 use super::delay_classes::milliseconds;
 
-/// How often the message was delivered before this copy of it was published: RabbitMQ counts from 1 for each copy.
+/// How often the message was delivered before this copy of it was published: RabbitMQ counts from 1 for each
+/// copy.
 const DELIVERIES: &str = "tollgate-deliveries";
 
-/// When the message is due, in milliseconds since 1970. It may come back from a delay queue earlier than that.
+/// When the message is due, in milliseconds since 1970. It may come back from a delay queue earlier than
+/// that.
 const NOT_BEFORE: &str = "tollgate-not-before";
 
 /// Why the message was put aside.
@@ -156,7 +158,8 @@ impl Publication {
     pub(super) fn first(message: OutgoingMessage, route: Route) -> Self {
         let mut headers = FieldTable::default();
         for (name, value) in &message.headers {
-            // Trace context, whose names are short. A header that AMQP has no room for is not worth a message.
+            // Trace context, whose names are short. A header that AMQP has no room for is not worth a
+            // message.
             if let Ok(name) = ShortString::try_new(name.as_str()) {
                 headers.insert(name, AMQPValue::LongString(value.as_str().into()));
             }

@@ -3,11 +3,12 @@
 use lapin::{Error, ErrorKind};
 use tollgate_proto::{BrokerError, EndpointName};
 
-/// AMQP's reply codes for what does not get better by itself: ACCESS-REFUSED, NOT-FOUND, PRECONDITION-FAILED (a queue is
-/// declared with other arguments), NOT-ALLOWED (no such virtual host).
+/// AMQP's reply codes for what does not get better by itself: ACCESS-REFUSED, NOT-FOUND, PRECONDITION-FAILED
+/// (a queue is declared with other arguments), NOT-ALLOWED (no such virtual host).
 const STANDING_CODES: [u16; 4] = [403, 404, 406, 530];
 
-/// The code with which RabbitMQ closes a channel that holds a delivery for longer than its `consumer_timeout`.
+/// The code with which RabbitMQ closes a channel that holds a delivery for longer than its
+/// `consumer_timeout`.
 const PRECONDITION_FAILED: u16 = 406;
 
 fn is_timeout(error: &Error) -> bool {

@@ -1,5 +1,5 @@
-//! Sending with confirmation: a batch is published, then all its confirmations are waited for. A message that no queue
-//! took is an error, not a success.
+//! Sending with confirmation: a batch is published, then all its confirmations are waited for. A message that
+//! no queue took is an error, not a success.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,8 @@ use super::problem::Problem;
 /// Most batches that are on their way at the same time.
 const BATCHES_MAX: usize = 8;
 
-/// How long to wait for confirmations. A quorum queue that has lost its leader needs some seconds to elect another one.
+/// How long to wait for confirmations. A quorum queue that has lost its leader needs some seconds to elect
+/// another one.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a message was not sent.
@@ -27,7 +28,7 @@ pub(super) enum NotSent {
     Unroutable,
     /// The queue refused it: it is as long as it may become.
     Refused,
-    /// Anything else.
+    /// Anything else, as a lost connection.
     Failed(Problem),
 }
 
@@ -50,12 +51,12 @@ impl Publisher {
 
     /// Sends messages; one answer each, in their order.
     ///
-    /// The batch has a channel of its own. What RabbitMQ returns says which message it was, but the library hands it out
-    /// with the next confirmation of that channel, whosever that is: so it must be one of this batch. For the same reason a
-    /// channel whose batch was given up half-way is not used again.
+    /// The batch has a channel of its own. What RabbitMQ returns says which message it was, but the library
+    /// hands it out with the next confirmation of that channel, whosever that is: so it must be one of this
+    /// batch. For the same reason a channel whose batch was given up half-way is not used again.
     ///
-    /// RabbitMQ closes the channel for a message that is larger than it takes, and says nothing about the others of its batch: each of those
-    /// that failed with it is sent again by itself.
+    /// RabbitMQ closes the channel for a message that is larger than it takes, and says nothing about the
+    /// others of its batch: each of those that failed with it is sent again by itself.
     pub(super) async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<(), NotSent>> {
         let _permit = self.batches.acquire().await.expect("the semaphore is never closed");
         if batch.len() <= 1 {

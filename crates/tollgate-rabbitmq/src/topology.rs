@@ -7,9 +7,11 @@
 //! | direct exchange | `tollgate.dead-letters` | what is put aside, by us with a reason, or by RabbitMQ at its own limit |
 //! | queue for each class of delays | the same with `.delay.15000ms` | messages that wait; it moves them to the endpoint's queue |
 //!
-//! Delays are an endpoint's own: messages whose queue is gone or full would hold up those of all others in a queue that is shared.
+//! Delays are an endpoint's own: messages whose queue is gone or full would hold up those of all others in a
+//! queue that is shared.
 //!
-//! All queues are quorum queues, which are replicated, count deliveries, and move expired messages at least once.
+//! All queues are quorum queues, which are replicated, count deliveries, and move expired messages at least
+//! once.
 
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ use super::link::{ANSWER_WITHIN, Link};
 use super::message::Route;
 use super::problem::Problem;
 
-/// After how many deliveries of one copy RabbitMQ puts a message aside by itself. RabbitMQ 4 does so after 20 if nobody says
-/// otherwise; the engine has its own limit, and knows a better reason.
+/// After how many deliveries of one copy RabbitMQ puts a message aside by itself. RabbitMQ 4 does so after 20
+/// if nobody says otherwise; the engine has its own limit, and knows a better reason.
 const DELIVERY_LIMIT: u32 = 10_000;
 
 /// Longest name in AMQP 0-9-1, in bytes.
@@ -35,7 +37,8 @@ const DEAD_LETTERS: &str = "tollgate.dead-letters";
 const DEAD_QUEUE_ENDING: &str = ".dead";
 const DELAY: &str = ".delay.";
 
-/// Room behind the endpoint's name, in bytes: for the longest of the endings above with a class in milliseconds.
+/// Room behind the endpoint's name, in bytes: for the longest of the endings above with a class in
+/// milliseconds.
 const ENDING_BYTES_MAX: usize = 32;
 
 /// AMQP's reply code for what a user may not do.
@@ -81,8 +84,9 @@ impl Topology {
         format!("{}{DEAD_LETTERS}", self.prefix).into()
     }
 
-    /// The way of a message that comes after a delay: to the queue in which it waits for at least so long, or, if the consumer can wait for
-    /// it, to the endpoint's queue. By the default exchange, so that a queue that is missing is noticed.
+    /// The way of a message that comes after a delay: to the queue in which it waits for at least so long,
+    /// or, if the consumer can wait for it, to the endpoint's queue. By the default exchange, so that a queue
+    /// that is missing is noticed.
     pub(super) fn route(&self, queue: &ShortString, delay: Duration) -> Route {
         let routing_key =
             if delay <= IN_PLACE_MAX { queue.clone() } else { delay_queue(queue, self.delays.of(delay)) };
@@ -114,7 +118,8 @@ impl Topology {
             Piece { queue: delay_queue(&main.queue, class), arguments, exchange: None }
         };
         let delays: Vec<_> = self.delays.iter().map(delay).collect();
-        // Those first that others refer to, so that a process that starts at the same time finds a way that leads on.
+        // Those first that others refer to, so that a process that starts at the same time finds a way that
+        // leads on.
         Ok([dead, main].into_iter().chain(delays).collect())
     }
 
@@ -166,8 +171,8 @@ impl Topology {
             for piece in &pieces {
                 piece.look(&channel).await.map_err(|error| Problem::of(&error))?;
             }
-            // They exist: declaring them changes nothing, and compares the arguments. It takes the right to configure, which a service
-            // need not have; RabbitMQ closes the channel of one that has not.
+            // They exist: declaring them changes nothing, and compares the arguments. It takes the right to
+            // configure, which a service need not have; RabbitMQ closes the channel of one that has not.
             for piece in &pieces {
                 match piece.declare(&channel).await {
                     Ok(()) => {}
@@ -188,11 +193,12 @@ impl Topology {
 /// How many messages of an endpoint are where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RabbitMqDepth {
-    /// Waiting for a receiver. RabbitMQ does not tell over AMQP how many have been delivered and are not settled.
+    /// Waiting for a receiver. RabbitMQ does not tell over AMQP how many have been delivered and are not
+    /// settled.
     pub ready: u64,
-    /// Delayed.
+    /// Messages whose delay is not over.
     pub delayed: u64,
-    /// Put aside.
+    /// Messages that were put aside.
     pub dead: u64,
 }
 
@@ -250,8 +256,9 @@ fn quorum() -> FieldTable {
     arguments
 }
 
-/// A quorum queue whose messages, when it is done with them, move to an exchange and are not gone before they arrived. That
-/// RabbitMQ does so at least once wants a queue that refuses what is too much instead of dropping what is there.
+/// A quorum queue whose messages, when it is done with them, move to an exchange and are not gone before they
+/// arrived. That RabbitMQ does so at least once wants a queue that refuses what is too much instead of
+/// dropping what is there.
 fn moving_on(exchange: &ShortString) -> FieldTable {
     let mut arguments = quorum();
     insert_text(&mut arguments, "x-dead-letter-exchange", exchange.as_str());

@@ -1,5 +1,6 @@
-//! The messages that one consumer holds and RabbitMQ waits to hear of: what has come, what was given out, for how long,
-//! and which acknowledgements can travel as one. No I/O and no clock; the lock and the channel are in `consumer`.
+//! The messages that one consumer holds and RabbitMQ waits to hear of: what has come, what was given out, for
+//! how long, and which acknowledgements can travel as one. No I/O and no clock; the lock and the channel are
+//! in `consumer`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,10 +12,10 @@ use super::message::Message;
 
 /// The messages of one consumer.
 ///
-/// A receipt is a serial number, which goes on counting when the channel is opened again: so a receipt of an older channel
-/// is told from all of the present one, and settling it does nothing. RabbitMQ has put its message back long before. Its lowest bits
-/// count how often the message was given out from here, so that a receipt settles one delivery and not the next one of the same
-/// message.
+/// A receipt is a serial number, which goes on counting when the channel is opened again: so a receipt of an
+/// older channel is told from all of the present one, and settling it does nothing. RabbitMQ has put its
+/// message back long before. Its lowest bits count how often the message was given out from here, so that a
+/// receipt settles one delivery and not the next one of the same message.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     /// The serial number before the first one of this channel: delivery tags count from 1.
@@ -45,7 +46,7 @@ enum Place {
     Later { until: Instant },
     /// With a receiver, who is believed to be alive until then.
     GivenOut { until: Instant },
-    /// Being settled.
+    /// With the task, which settles it.
     Settling,
     /// To be put back then: what was asked for could not be done.
     Held { until: Instant },
@@ -95,8 +96,8 @@ impl Unsettled {
         deliveries
     }
 
-    /// The message of a receipt, to be settled; none if there is nothing to settle any more: it was settled before, or came
-    /// over an older channel.
+    /// The message of a receipt, to be settled; none if there is nothing to settle any more: it was settled
+    /// before, or came over an older channel.
     pub(super) fn begin(&mut self, receipt: &Receipt) -> Option<(u64, &Message)> {
         let Receipt::Number(number) = receipt else { return None };
         let (serial, round) = (number >> ROUND_BITS, number & ((1 << ROUND_BITS) - 1));
@@ -172,7 +173,8 @@ impl Unsettled {
         }
     }
 
-    /// Forgets messages that are done, and tells how to acknowledge them: those below which nothing is left go as one.
+    /// Forgets messages that are done, and tells how to acknowledge them: those below which nothing is left
+    /// go as one.
     pub(super) fn acknowledge(&mut self, serials: impl IntoIterator<Item = u64>) -> Vec<Acknowledgement> {
         let mut done: Vec<u64> =
             serials.into_iter().filter(|serial| self.remove(*serial).is_some()).collect();
@@ -198,7 +200,8 @@ impl Unsettled {
         Some(entry)
     }
 
-    /// The messages whose receivers have been silent for too long, and those whose time to be put back has come.
+    /// The messages whose receivers have been silent for too long, and those whose time to be put back has
+    /// come.
     pub(super) fn overdue(&self, now: Instant) -> Vec<u64> {
         let is_overdue = |place: Place| match place {
             Place::GivenOut { until } | Place::Held { until } => until <= now,

@@ -1,4 +1,5 @@
-//! Calls of SQS that take ten entries: what is to be done is divided, and each entry gets the answer that is its own.
+//! Calls of SQS that take ten entries: what is to be done is divided, and each entry gets the answer that is
+//! its own.
 
 use std::future::Future;
 
@@ -14,7 +15,8 @@ use super::{CALLS_MAX, failure};
 /// Most entries of a call: a limit of SQS.
 const ENTRIES_MAX: usize = 10;
 
-/// Most bytes of all messages of a call. SQS allows 1 MiB since August 2025, and 256 KiB before that; emulators may still go by it.
+/// Most bytes of all messages of a call. SQS allows 1 MiB since August 2025, and 256 KiB before that;
+/// emulators may still go by it.
 pub(super) const BYTES_MAX: usize = 256 * 1024;
 
 /// One answer for each entry, in their order.
@@ -41,7 +43,8 @@ entries!(
     SendMessageBatchRequestEntry
 );
 
-/// Makes as many calls as it takes, some at a time. Entries come with their size in bytes, or with the reason why there is none.
+/// Makes as many calls as it takes, some at a time. Entries come with their size in bytes, or with the reason
+/// why there is none.
 pub(super) async fn call<E, Called>(
     entries: Vec<Result<(E, usize), BrokerError>>,
     one: impl Fn(Vec<E>) -> Called,

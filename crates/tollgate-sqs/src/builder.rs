@@ -1,4 +1,5 @@
-//! How a broker on SQS is made: bounds, times, the kind of queues and who makes them. Defaults are named here and nowhere else.
+//! How a broker on SQS is made: bounds, times, the kind of queues and who makes them. Defaults are named here
+//! and nowhere else.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -19,20 +20,22 @@ const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a receiver is taken to be at work on one message: what AWS gives a function at most.
 const HOLD_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// Longest such time: a message can be hidden for 12 hours altogether, which the last extension has to fit in.
+/// Longest such time: a message can be hidden for 12 hours altogether, which the last extension has to fit
+/// in.
 const HOLD_MAX_MAX: Duration = Duration::from_secs(11 * 3600);
 
 /// Messages that are fetched before anybody asks.
 const PREFETCH: usize = 40;
 
-/// Most unsettled messages of an endpoint in this process. SQS allows 120,000 of a standard queue in all processes, 20,000 of a FIFO queue.
+/// Most unsettled messages of an endpoint in this process. SQS allows 120,000 of a standard queue in all
+/// processes, 20,000 of a FIFO queue.
 const IN_FLIGHT_MAX: usize = 10_000;
 
 /// Calls that wait for messages of an endpoint at a time: each brings ten.
 const RECEIVERS: usize = 4;
 
-/// How long one attempt of a call may take, if the client does not say. Without a limit a connection that is dark, as behind a gateway
-/// that has forgotten it, is waited for without end. Polls have a longer one.
+/// How long one attempt of a call may take, if the client does not say. Without a limit a connection that is
+/// dark, as behind a gateway that has forgotten it, is waited for without end. Polls have a longer one.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a call may take with its repetitions, if the client does not say.
@@ -50,8 +53,8 @@ const NOBODY: &str = "emulator";
 pub enum QueueKind {
     /// In any order, as fast as one likes.
     Standard,
-    /// In order within a partition, which is the message group; a message that is sent again within five minutes is stored once. Messages
-    /// can't be delayed one by one: delays are left out.
+    /// In order within a partition, which is the message group; a message that is sent again within five
+    /// minutes is stored once. Messages can't be delayed one by one: delays are left out.
     Fifo,
 }
 
@@ -105,7 +108,8 @@ impl SqsBroker {
         Self::on(&Client::from_conf(config.build()))
     }
 
-    /// Begins a broker with region and credentials from the environment: variables, profile, container or instance.
+    /// Begins a broker with region and credentials from the environment: variables, profile, container or
+    /// instance.
     #[cfg(feature = "tls")]
     pub async fn from_environment() -> SqsBuilder {
         use aws_smithy_http_client::tls::Provider;
@@ -150,13 +154,15 @@ impl SqsBuilder {
         self
     }
 
-    /// How long SQS waits before it delivers again, unless it is told to wait longer: 30 s if not given, in whole seconds.
+    /// How long SQS waits before it delivers again, unless it is told to wait longer: 30 s if not given, in
+    /// whole seconds.
     pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.settings.inbox.visibility_timeout = Duration::from_secs(timeout.as_secs().max(1));
         self
     }
 
-    /// For how long it is told so for a message that a receiver has and does not settle: 15 min if not given, 11 h at most. Zero: never.
+    /// For how long it is told so for a message that a receiver has and does not settle: 15 min if not given,
+    /// 11 h at most. Zero: never.
     pub fn hold_max(mut self, time: Duration) -> Self {
         self.settings.inbox.hold_max = time.min(HOLD_MAX_MAX);
         self
@@ -174,14 +180,16 @@ impl SqsBuilder {
         self
     }
 
-    /// Calls that wait for messages of an endpoint at a time: 4 if not given. Each brings ten messages at most.
+    /// Calls that wait for messages of an endpoint at a time: 4 if not given. Each brings ten messages at
+    /// most.
     pub fn receivers(mut self, receivers: usize) -> Self {
         self.settings.receivers = receivers.max(1);
         self
     }
 
-    /// How long one call waits for messages: 20 s if not given, which is the most that SQS allows. Shorter ones cost more calls; closing, and
-    /// noticing that a connection is dark, takes a few seconds longer than this. In whole seconds.
+    /// How long one call waits for messages: 20 s if not given, which is the most that SQS allows. Shorter
+    /// ones cost more calls; closing, and noticing that a connection is dark, takes a few seconds longer than
+    /// this. In whole seconds.
     pub fn poll(mut self, wait: Duration) -> Self {
         self.settings.poll = Duration::from_secs(wait.as_secs().max(1)).min(POLL_MAX);
         self

@@ -1,5 +1,6 @@
-//! Amazon SQS: a standard or FIFO queue for each endpoint, and one for its dead letters. This file is the broker's face; calls with ten
-//! entries are in `batches`, how messages are taken in `receiving`, what errors mean in `failure`.
+//! Amazon SQS: a standard or FIFO queue for each endpoint, and one for its dead letters. This file is the
+//! broker's face; calls with ten entries are in `batches`, how messages are taken in `receiving`, what errors
+//! mean in `failure`.
 
 mod batches;
 mod builder;
@@ -43,8 +44,8 @@ const HIDDEN_SECONDS_MAX: u64 = 12 * 3600;
 
 /// A broker on Amazon SQS.
 ///
-/// The envelope travels in the body, in base64; trace context as message attributes. While a delivery is unsettled its visibility
-/// timeout is extended, until [`SqsBuilder::hold_max`] has passed.
+/// The envelope travels in the body, in base64; trace context as message attributes. While a delivery is
+/// unsettled its visibility timeout is extended, until [`SqsBuilder::hold_max`] has passed.
 pub struct SqsBroker {
     client: Client,
     settings: Settings,
@@ -73,7 +74,8 @@ impl SqsBroker {
         endpoint.and_then(|endpoint| endpoint.inbox.get().map(Inbox::held)).unwrap_or_default()
     }
 
-    /// Stops taking messages, and gives back what no receiver has seen. What receivers have can still be settled. Close the gate first.
+    /// Stops taking messages, and gives back what no receiver has seen. What receivers have can still be
+    /// settled. Close the gate first.
     pub async fn close(&self) {
         let endpoints: Vec<_> = self.endpoints().values().cloned().collect();
         // All together: each may wait for a long poll.
@@ -90,8 +92,8 @@ impl SqsBroker {
         format!("{}{}{ending}", self.settings.prefix, queue_name::legal_beside_dead(endpoint, room))
     }
 
-    /// What is known of an endpoint; its queues are there afterwards, if they are for this broker to make. Without a lock: callers that
-    /// come together ask together, which does no harm.
+    /// What is known of an endpoint; its queues are there afterwards, if they are for this broker to make.
+    /// Without a lock: callers that come together ask together, which does no harm.
     async fn endpoint(&self, name: &EndpointName) -> Result<Arc<Endpoint>, BrokerError> {
         if let Some(endpoint) = self.endpoints().get(name) {
             return Ok(Arc::clone(endpoint));

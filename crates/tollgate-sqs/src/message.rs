@@ -1,5 +1,5 @@
-//! A message as SQS carries it, and back: the envelope in the body, in base64, so that a queue can be looked at with anybody's tools and
-//! read by any consumer of SQS; the rest as attributes.
+//! A message as SQS carries it, and back: the envelope in the body, in base64, so that a queue can be looked
+//! at with anybody's tools and read by any consumer of SQS; the rest as attributes.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::failure::misconfigured;
 use super::receiving::Handle;
 use tollgate_broker_kit::Arrival;
 
-/// How the body is to be read. A message without it is of a producer that knows nothing of Tollgate: its body is taken as it is.
+/// How the body is to be read. A message without it is of a producer that knows nothing of Tollgate: its body
+/// is taken as it is.
 const ENCODING: &str = "tollgate-encoding";
 
 /// Its only value.
@@ -32,7 +33,8 @@ const REASON: &str = "tollgate-dead-letter-reason";
 /// How often it had been delivered by then.
 const DELIVERIES: &str = "tollgate-deliveries";
 
-/// Most bytes of a dead letter: the limit of SQS since August 2025. A message that came has room for the reason below it.
+/// Most bytes of a dead letter: the limit of SQS since August 2025. A message that came has room for the
+/// reason below it.
 const DEAD_BYTES_MAX: usize = 1024 * 1024;
 
 /// Longest delay of a message: a limit of SQS.
@@ -93,7 +95,8 @@ pub(super) fn dead_letter(
     attributes.extend(handle.headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
     let mut entry = SendMessageBatchRequestEntry::builder().id("0");
     if kind == QueueKind::Fifo {
-        // Put aside, moved back and put aside once more, it must not be taken for the first one: each delivery has a receipt of its own.
+        // Put aside, moved back and put aside once more, it must not be taken for the first one: each
+        // delivery has a receipt of its own.
         let delivery = blake3::hash(handle.receipt.as_bytes()).to_hex();
         entry = entry.message_group_id(&handle.message_id).message_deduplication_id(delivery.as_str());
     }

@@ -12,12 +12,12 @@ use tollgate_broker_kit::queue_name::DEAD;
 /// How long SQS keeps dead letters: 14 days, its limit.
 const DEAD_SECONDS: &str = "1209600";
 
-/// How long SQS keeps messages: 10 days. Its default is 4 days, after which a message is lost. Shorter than dead letters are kept, since a
-/// message that SQS moves there by itself keeps its age.
+/// How long SQS keeps messages: 10 days. Its default is 4 days, after which a message is lost. Shorter than
+/// dead letters are kept, since a message that SQS moves there by itself keeps its age.
 const KEPT_SECONDS: &str = "864000";
 
-/// Deliveries after which SQS itself puts a message aside: the most that SQS allows. An outage spends deliveries and must not dead-letter
-/// anything; the gate's own limits come long before.
+/// Deliveries after which SQS itself puts a message aside: the most that SQS allows. An outage spends
+/// deliveries and must not dead-letter anything; the gate's own limits come long before.
 const RECEIVES_MAX: u32 = 1000;
 
 /// About how many messages of an endpoint are where: SQS tells no more.
@@ -26,13 +26,14 @@ const RECEIVES_MAX: u32 = 1000;
 pub struct SqsDepth {
     /// Not settled: waiting, delayed or delivered.
     pub left: u64,
-    /// Put aside.
+    /// Messages that were put aside.
     pub dead: u64,
 }
 
 impl SqsBroker {
-    /// Makes what an endpoint needs and is not there: its queue, and one for dead letters to which SQS moves by itself what it has
-    /// delivered 1,000 times. Queues that are there stay as they are: see [`SqsBroker::differences`].
+    /// Makes what an endpoint needs and is not there: its queue, and one for dead letters to which SQS moves
+    /// by itself what it has delivered 1,000 times. Queues that are there stay as they are: see
+    /// [`SqsBroker::differences`].
     ///
     /// # Errors
     /// [`BrokerError::Misconfigured`] if SQS refuses, [`BrokerError::Unavailable`] if it can't be reached.
@@ -57,11 +58,12 @@ impl SqsBroker {
         self.make(endpoint, &self.queue_name(endpoint, ""), attributes).await.map(drop)
     }
 
-    /// What of an endpoint's queue is not as [`SqsBroker::provision`] would have made it, each with what follows from it; its redrive policy
-    /// among it. None: all is well.
+    /// What of an endpoint's queue is not as [`SqsBroker::provision`] would have made it, each with what
+    /// follows from it; its redrive policy among it. None: all is well.
     ///
     /// # Errors
-    /// [`BrokerError::Misconfigured`] if a queue is missing, [`BrokerError::Unavailable`] if SQS can't be reached.
+    /// [`BrokerError::Misconfigured`] if a queue is missing, [`BrokerError::Unavailable`] if SQS can't be
+    /// reached.
     pub async fn differences(&self, endpoint: &EndpointName) -> Result<Vec<String>, BrokerError> {
         let url = self.url(endpoint, &self.queue_name(endpoint, "")).await?;
         let found = self.attributes(endpoint, &url).await?;
@@ -120,7 +122,8 @@ impl SqsBroker {
         }
         let mut call = self.client.create_queue().queue_name(name);
         if self.settings.kind == QueueKind::Fifo {
-            // In order and once within a group, which is a partition: that is all that is asked for, and takes far more messages.
+            // In order and once within a group, which is a partition: that is all that is asked for, and
+            // takes far more messages.
             call = call
                 .attributes(QueueAttributeName::FifoQueue, "true")
                 .attributes(QueueAttributeName::DeduplicationScope, "messageGroup")

@@ -1,4 +1,5 @@
-//! How messages are taken: by long polling, up to ten a call; and how their visibility timeout is extended while they are here.
+//! How messages are taken: by long polling, up to ten a call; and how their visibility timeout is extended
+//! while they are here.
 
 use std::time::Duration;
 
@@ -51,8 +52,8 @@ impl Receiver {
 
 impl Fetcher<Handle> for Receiver {
     const FETCH_MAX: usize = MESSAGES_MAX;
-    // A poll that nobody waits for goes on at the server, and would take what is given back: it is there again only when its
-    // visibility timeout is over. So every poll is waited for.
+    // A poll that nobody waits for goes on at the server, and would take what is given back: it is there
+    // again only when its visibility timeout is over. So every poll is waited for.
     const CLOSE_WAIT: Duration = POLL_MAX.saturating_add(Duration::from_secs(2));
     const FETCH_WITHIN: Duration =
         POLL_MAX.saturating_add(ANSWERED_AFTER).saturating_add(Duration::from_secs(1));

@@ -1,4 +1,5 @@
-//! The broker on SQS against ministack, started by `infra/sqs/start-ministack`; skipped loudly where it can't be started.
+//! The broker on SQS against ministack, started by `infra/sqs/start-ministack`; skipped loudly where it can't
+//! be started.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 

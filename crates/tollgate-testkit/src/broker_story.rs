@@ -1,4 +1,5 @@
-//! Short words for what the stories of brokers' tests do with one endpoint, `orders`. Each panics where a broker answers an error.
+//! Short words for what the stories of brokers' tests do with one endpoint, `orders`. Each panics where a
+//! broker answers an error.
 #![allow(clippy::missing_panics_doc, reason = "in a test a panic is the answer, in its helpers as well")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer, in its helpers as well")]
 

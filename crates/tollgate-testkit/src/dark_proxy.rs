@@ -1,4 +1,5 @@
-//! A proxy whose connections go dark: as behind a gateway that has forgotten them, nothing passes any more, and neither side is told.
+//! A proxy whose connections go dark: as behind a gateway that has forgotten them, nothing passes any more,
+//! and neither side is told.
 
 use std::io;
 use std::net::SocketAddr;

@@ -125,9 +125,10 @@ macro_rules! counts {
 }
 
 counts! {
-    deliveries, committed, commits, duplicates_by_cache, duplicates_by_store, duplicates_by_marker, cache_hits,
-    cache_misses, pauses, conflicts, recoveries, retries, dead_letters, published, requests, replays, panics, load_calls, read_calls, commit_calls,
-    delete_calls, effects_published, effects_cleaned_up, bodies_stored,
+    deliveries, committed, commits, duplicates_by_cache, duplicates_by_store, duplicates_by_marker, copies_attached, cache_hits,
+    cache_misses, pauses, conflicts, recoveries, blocked, retries, dead_letters, published, effects_published, effects_cleaned_up,
+    bodies_stored, requests, replays, requests_shed, unfinished, panics, handlers_timed_out, load_calls, read_calls, commit_calls,
+    delete_calls,
 }
 
 #[cfg(test)]

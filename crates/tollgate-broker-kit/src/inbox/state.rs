@@ -25,8 +25,8 @@ pub(super) struct State<H> {
     ordered: usize,
     /// Why the last fetch failed and when, until a receiver is told.
     failure: Option<(BrokerError, Instant)>,
-    /// Whether messages are fetched that no receiver has asked for yet. Not after some were given back: this process takes less than
-    /// it could have, and others may be idle.
+    /// Whether messages are fetched that no receiver has asked for yet. Not after some were given back: this
+    /// process takes less than it could have, and others may be idle.
     is_prefetching: bool,
 }
 

@@ -1,4 +1,5 @@
-//! How an in-process broker is made: its bounds, and whether it remembers. Defaults are named here and nowhere else.
+//! How an in-process broker is made: its bounds, and whether it remembers. Defaults are named here and
+//! nowhere else.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -14,13 +15,16 @@ use crate::error::RecoveryLogError;
 #[cfg(feature = "durable")]
 use crate::log::Log;
 
-/// How long a delivery may stay unsettled. Amazon SQS has the same default, and handlers are written with it in mind.
+/// How long a delivery may stay unsettled. Amazon SQS has the same default, and handlers are written with it
+/// in mind.
 const VISIBILITY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
-/// Longest visibility timeout: what Amazon SQS allows, so that a test on this broker promises nothing others can't keep.
+/// Longest visibility timeout: what Amazon SQS allows, so that a test on this broker promises nothing others
+/// can't keep.
 const VISIBILITY_TIMEOUT_MAX: Duration = Duration::from_secs(12 * 3600);
 
-/// Shortest visibility timeout: tokio's timers are no finer, and with none at all a receiver that waits would never rest.
+/// Shortest visibility timeout: tokio's timers are no finer, and with none at all a receiver that waits would
+/// never rest.
 const VISIBILITY_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// Messages of one endpoint. An envelope with a token is about 200 bytes: a full queue takes some 300 MB.
@@ -46,8 +50,8 @@ impl Default for InProcessBuilder {
 }
 
 impl InProcessBuilder {
-    /// How long a delivery may stay unsettled before it is delivered again: 30 s if not given, 1 ms at least, 12 h at
-    /// most.
+    /// How long a delivery may stay unsettled before it is delivered again: 30 s if not given, 1 ms at least,
+    /// 12 h at most.
     pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.limits.visibility_timeout = timeout.clamp(VISIBILITY_TIMEOUT_MIN, VISIBILITY_TIMEOUT_MAX);
         self
@@ -63,8 +67,8 @@ impl InProcessBuilder {
         self
     }
 
-    /// After how many deliveries a message that was not acknowledged is put aside instead of being delivered again. If not
-    /// given there is no limit: the engine has its own, and knows a better reason.
+    /// After how many deliveries a message that was not acknowledged is put aside instead of being delivered
+    /// again. If not given there is no limit: the engine has its own, and knows a better reason.
     pub const fn delivery_limit(mut self, deliveries: NonZeroU32) -> Self {
         self.limits.delivery_limit = Some(deliveries);
         self
@@ -98,8 +102,8 @@ pub struct DurableBuilder {
 
 #[cfg(feature = "durable")]
 impl DurableBuilder {
-    /// Opens the directory and brings back every message that was confirmed and not acknowledged. Blocks while the log
-    /// is read.
+    /// Opens the directory and brings back every message that was confirmed and not acknowledged. Blocks
+    /// while the log is read.
     ///
     /// # Errors
     /// [`RecoveryLogError::InUse`] if another broker has the directory open; others if it can't be read.

@@ -1,5 +1,6 @@
-//! The messages of one endpoint and where each of them is: ready, delayed, in flight or dead. Pure bookkeeping that
-//! is told the time; no lock, no waiting and no log may enter. [`super::queue`] puts a lock and a bell around it.
+//! The messages of one endpoint and where each of them is: ready, delayed, in flight or dead. Pure
+//! bookkeeping that is told the time; no lock, no waiting and no log may enter. [`super::queue`] puts a lock
+//! and a bell around it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -12,16 +13,17 @@ use tollgate_proto::{Delivery, Receipt, Verdict};
 
 use super::{DeadLetter, Depth};
 
-/// How many bits of a receipt tell the slot; the others tell which of the slot's deliveries it is. 2^28 slots are more
-/// than memory holds, and a slot that is delivered a million times a second reuses one of 2^36 numbers after 19 hours:
-/// a receipt would have to be as old to be mistaken.
+/// How many bits of a receipt tell the slot; the others tell which of the slot's deliveries it is. 2^28 slots
+/// are more than memory holds, and a slot that is delivered a million times a second reuses one of 2^36
+/// numbers after 19 hours: a receipt would have to be as old to be mistaken.
 const SLOT_BITS: u32 = 28;
 
 /// Most messages of one endpoint that wait, whatever capacity was asked for. As many more may be in flight.
 pub(crate) const CAPACITY_MAX: usize = (1 << (SLOT_BITS - 1)) - 1;
 
-/// Settled entries that the list of flights may hold beyond the live ones before it is swept. Sweeping at twice the live
-/// length makes its cost constant for each message; this floor keeps short lists from being swept all the time.
+/// Settled entries that the list of flights may hold beyond the live ones before it is swept. Sweeping at
+/// twice the live length makes its cost constant for each message; this floor keeps short lists from being
+/// swept all the time.
 const FLIGHTS_SWEPT_MIN: usize = 1024;
 
 /// A delay that ends beyond what the clock can count ends then: for a broker's purposes, never.
@@ -39,7 +41,8 @@ pub(crate) struct QueueLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LogNumber(pub(crate) NonZeroU64);
 
-/// What the recovery log has to be told some time soon. Nothing is lost if it never is: the message comes again.
+/// What the recovery log has to be told some time soon. Nothing is lost if it never is: the message comes
+/// again.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "without a log nobody reads them"))]
 pub(crate) enum Change {
@@ -80,8 +83,8 @@ pub(crate) struct Messages {
     slots: Vec<Slot>,
     free: Vec<u32>,
     ready: VecDeque<u32>,
-    /// In the order of their deadlines, because the timeout is the same for all. Settled ones stay until they reach
-    /// the front or the list is swept.
+    /// In the order of their deadlines, because the timeout is the same for all. Settled ones stay until they
+    /// reach the front or the list is swept.
     flights: VecDeque<Flight>,
     flights_live: usize,
     delayed: BinaryHeap<Reverse<Due>>,

@@ -1,5 +1,5 @@
-//! One endpoint's queue: its messages behind a lock, taken once for a batch, and a bell for receivers that wait.
-//! No message is looked into, and what the log does is hidden behind [`Journal`].
+//! One endpoint's queue: its messages behind a lock, taken once for a batch, and a bell for receivers that
+//! wait. No message is looked into, and what the log does is hidden behind [`Journal`].
 
 use std::fmt;
 use std::pin::pin;
@@ -125,8 +125,8 @@ impl Queue {
         BrokerError::Closed { endpoint: self.endpoint.clone() }
     }
 
-    /// Waits until something is ready and returns up to `max` of it. Between taking messages and returning them there
-    /// is no await, so a dropped future has taken none.
+    /// Waits until something is ready and returns up to `max` of it. Between taking messages and returning
+    /// them there is no await, so a dropped future has taken none.
     pub(crate) async fn receive(&self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
         if max == 0 {
             return Ok(Vec::new());
@@ -153,8 +153,8 @@ impl Queue {
         let deliveries = state.messages.take(max, now);
         self.tell(&mut state);
         if deliveries.is_empty() {
-            // Deliveries that others take from now on time out after this moment: whoever waits looks again then,
-            // and so needs no bell for them.
+            // Deliveries that others take from now on time out after this moment: whoever waits looks again
+            // then, and so needs no bell for them.
             let latest = now + self.limits.visibility_timeout;
             let until = state.messages.next_due().map_or(latest, |due| due.min(latest));
             return Ok(Look::NothingBefore(until));

@@ -1,5 +1,6 @@
-//! The recovery log on disk: records in an embedded database, its recovery, and its rewriting into a new generation when
-//! most of it is rubbish. One thread owns it ([`super::writer`]); nothing here waits, locks or knows of queues.
+//! The recovery log on disk: records in an embedded database, its recovery, and its rewriting into a new
+//! generation when most of it is rubbish. One thread owns it ([`super::writer`]); nothing here waits, locks
+//! or knows of queues.
 
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -24,12 +25,13 @@ const END: &[u8] = b"end";
 const CLEAN_END: &[u8] = b"clean";
 const UNCLEAN_END: &[u8] = b"unclean";
 
-/// Messages that are acknowledged while they are still in this buffer never reach a table. Half of what the database
-/// takes by itself: recovery reads at most this and the journal, and a queue's log is mostly such messages.
+/// Messages that are acknowledged while they are still in this buffer never reach a table. Half of what the
+/// database takes by itself: recovery reads at most this and the journal, and a queue's log is mostly such
+/// messages.
 const BUFFER_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// The journals are to be cut off early; this is the smallest bound that allows one journal to be written (64 MiB, fixed
-/// by fjall 3.1) while the one before is still needed.
+/// The journals are to be cut off early; this is the smallest bound that allows one journal to be written (64
+/// MiB, fixed by fjall 3.1) while the one before is still needed.
 const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// The log is read once, at recovery, front to back: a cache would hold what nobody asks for again.
@@ -41,7 +43,8 @@ const REWRITTEN_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// How many records one write of a rewriting takes.
 const REWRITTEN_AT_ONCE: usize = 4096;
 
-/// What a record takes in the log beside its content: key, lengths, checksum. An estimate, for deciding about rewriting.
+/// What a record takes in the log beside its content: key, lengths, checksum. An estimate, for deciding about
+/// rewriting.
 const RECORD_OVERHEAD_BYTES: u64 = 40;
 
 /// A message that the log is to write, as the caller of `send` has given it.
@@ -127,7 +130,8 @@ impl LogDatabase {
         self.write_meta(End::Unclean)
     }
 
-    /// Notes how the log ends, or would end if the process ended now. Synced, with all that was written before.
+    /// Notes how the log ends, or would end if the process ended now. Synced, with all that was written
+    /// before.
     pub(crate) fn write_meta(&self, end: End) -> Result<(), RecoveryLogError> {
         let mut batch = self.tables.database.batch().durability(Some(PersistMode::SyncAll));
         self.tables.put_meta(&mut batch, self.opening, end);
@@ -164,7 +168,8 @@ impl LogDatabase {
             self.last_number = self.last_number.max(number.0.get());
             contents.push((endpoint, Recovered::Dead(letter, number)));
         }
-        // Recovery has cut the journal, which is made long and empty, to what is valid: its length is what was written.
+        // Recovery has cut the journal, which is made long and empty, to what is valid: its length is what
+        // was written.
         let database = &self.tables.database;
         let on_disk = database.disk_space().map_err(&fault)?.max(live_bytes);
         let live_records = contents.len() as u64;
@@ -174,8 +179,8 @@ impl LogDatabase {
         Ok(contents)
     }
 
-    /// Writes messages and changes together, and syncs if there are messages: their senders are waiting for that. Answers
-    /// the messages' numbers, in their order.
+    /// Writes messages and changes together, and syncs if there are messages: their senders are waiting for
+    /// that. Answers the messages' numbers, in their order.
     pub(crate) fn write<'a>(
         &mut self,
         messages: impl Iterator<Item = NewMessage>,
@@ -245,8 +250,8 @@ impl LogDatabase {
         self.written.bytes >= REWRITTEN_BYTES_MIN && self.written.live_records * 2 < self.written.records
     }
 
-    /// Writes what still counts into a new generation, makes that the current one, and deletes the old one. Until then a
-    /// crash or an error leaves the old one in use.
+    /// Writes what still counts into a new generation, makes that the current one, and deletes the old one.
+    /// Until then a crash or an error leaves the old one in use.
     pub(crate) fn rewrite(&mut self) -> Result<(), RecoveryLogError> {
         let fault = fault(self.directory.path());
         let generation = self.generation.next();
@@ -332,8 +337,8 @@ fn damaged(directory: &Path, what: &str) -> RecoveryLogError {
     RecoveryLogError::Damaged { directory: directory.to_owned(), what: what.to_owned() }
 }
 
-/// The only reading of the wall clock: delays have to outlive the process, and no other clock does. It decides when a
-/// message is delivered first, never whether.
+/// The only reading of the wall clock: delays have to outlive the process, and no other clock does. It
+/// decides when a message is delivered first, never whether.
 fn unix_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)

@@ -1,5 +1,6 @@
-//! The broker's directory: a lock that keeps a second opener out, and which of the log's generations counts. A rewritten
-//! log is a new generation in a sub-directory of its own; it counts from the moment that `current` names it.
+//! The broker's directory: a lock that keeps a second opener out, and which of the log's generations counts.
+//! A rewritten log is a new generation in a sub-directory of its own; it counts from the moment that
+//! `current` names it.
 //!
 //! ```text
 //! lock            held by the broker that has the directory open

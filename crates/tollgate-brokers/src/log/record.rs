@@ -1,13 +1,14 @@
-//! How messages and dead letters are written into the recovery log, byte by byte. Numbers are little endian; the key of
-//! a record is its number, 8 bytes, big endian, so that recovery reads messages in the order they were sent.
+//! How messages and dead letters are written into the recovery log, byte by byte. Numbers are little endian;
+//! the key of a record is its number, 8 bytes, big endian, so that recovery reads messages in the order they
+//! were sent.
 //!
 //! ```text
 //! message      format (1) | opening (4) | deliveries (4) | due (8) | length (2) | endpoint | envelope
 //! dead letter  format (1) | deliveries (4) | length (2) | endpoint | length (4) | reason | envelope
 //! ```
 //!
-//! `opening` says during which opening of the log the record was written: every unclean end since counts as one
-//! delivery. `due` is the time of the first delivery in milliseconds since the Unix epoch, 0 if at once.
+//! `opening` says during which opening of the log the record was written: every unclean end since counts as
+//! one delivery. `due` is the time of the first delivery in milliseconds since the Unix epoch, 0 if at once.
 
 use std::num::NonZeroU64;
 

@@ -1,5 +1,5 @@
-//! The thread that writes the recovery log, and the desk where work is left for it. While one sync is under way the
-//! next group collects: senders share syncs, and nobody waits for a timer.
+//! The thread that writes the recovery log, and the desk where work is left for it. While one sync is under
+//! way the next group collects: senders share syncs, and nobody waits for a timer.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -15,7 +15,8 @@ use crate::error::RecoveryLogError;
 use crate::in_process::messages::{Arrival, Change, LogNumber};
 use crate::in_process::queue::{Journal, Queue};
 
-/// How long changes that nobody waits for may wait for company. A crash within that time redelivers their messages.
+/// How long changes that nobody waits for may wait for company. A crash within that time redelivers their
+/// messages.
 const CHANGES_WAIT: Duration = Duration::from_millis(20);
 
 /// So many changes are written without waiting any longer.
@@ -73,7 +74,8 @@ impl Desk {
         self.work.lock().expect("nothing panics while it holds the desk's lock")
     }
 
-    /// Leaves a group to be written. A group that comes too late is dropped: its sender hears that nobody wrote it.
+    /// Leaves a group to be written. A group that comes too late is dropped: its sender hears that nobody
+    /// wrote it.
     pub(super) fn leave_group(&self, group: Group) {
         let mut work = self.lock();
         if work.stage == Stage::Open {
@@ -177,8 +179,8 @@ enum Task {
 pub(super) struct Writer {
     desk: Arc<Desk>,
     database: LogDatabase,
-    /// Why nothing is written any more: the database refuses everything after a write or a sync has failed, because
-    /// nobody can know what of it is on disk.
+    /// Why nothing is written any more: the database refuses everything after a write or a sync has failed,
+    /// because nobody can know what of it is on disk.
     failure: Option<RecoveryLogError>,
     /// Together they tell how many messages share a sync.
     syncs: Counter,

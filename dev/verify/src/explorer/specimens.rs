@@ -168,23 +168,23 @@ impl Specimen {
                 M::AcknowledgesUnfinishedCopies,
                 "R5",
                 "a copy is acknowledged although its message could not be finished, and nobody sweeps",
-                World { sweep: Sweep::Absent, copies: 1, ..with(named("b"), failing_after_crash) },
+                World { sweep: Sweep::Absent, copies: 1, ..with(named("chain"), failing_after_crash) },
             ),
             Self::machine(
                 M::AcknowledgesUnfinishedWakeUps,
                 "R5",
                 "a wake-up is acknowledged although what it announced could not be finished",
-                with(named("d"), Budget { departures: 1, ..failing_after_crash }),
+                with(named("edge"), Budget { departures: 1, ..failing_after_crash }),
             ),
             Self::machine(
                 M::SettlesLostCommitsEarly,
                 "R7",
                 "a message without a token whose commit is found is acknowledged before its outputs are out",
                 World {
-                    inputs: named("e").inputs[..1].to_vec(),
+                    inputs: named("identity").inputs[..1].to_vec(),
                     workers: vec![1],
                     copies: 1,
-                    ..with(named("e"), Budget { lost_answers: 1, ..failing })
+                    ..with(named("identity"), Budget { lost_answers: 1, ..failing })
                 },
             ),
         ]

@@ -129,7 +129,9 @@ impl Wires {
         if !self.draws(self.faults.hanging_calls) {
             return None;
         }
-        let hang = match self.lock().random.u8(0..3) {
+        // A lock in the head of the `match` would be held in its arms.
+        let way = self.lock().random.u8(0..3);
+        let hang = match way {
             0 => Hang::Before,
             1 => Hang::After,
             _ => Hang::Late(self.random_duration(LATE_MAX)),
