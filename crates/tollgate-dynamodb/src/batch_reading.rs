@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tollgate_proto::{PartitionKey, StoreError};
 
 use crate::calls::{self, TRIES_MAX};
-use crate::failure::Failure;
+use crate::failure::{Failure, Scope};
 use crate::names::{Item, MAIN};
 use crate::prepared_commit::BATCH_READ_MAX;
 use crate::store::DynamoDbStore;
@@ -106,7 +106,8 @@ impl DynamoDbStore {
             if !keys.is_empty() && fruitless > 0 {
                 if fruitless > TRIES_MAX {
                     let request = self.keys_and_attributes(keys, attributes);
-                    let throttled = Failure::Throttled("keys stay unprocessed".to_owned());
+                    let throttled =
+                        Failure::Throttled { scope: Scope::Keys, reason: "keys stay unprocessed".to_owned() };
                     return self.leave(found, places, &request, throttled);
                 }
                 calls::pause(fruitless).await;
@@ -136,9 +137,9 @@ impl DynamoDbStore {
         failure: Failure,
     ) -> Found {
         let asked: Vec<Place> = request.keys().iter().filter_map(|key| self.place(key)).collect();
-        let error = failure.of_repeatable_call(&self.alias, None);
+        let error = failure.of_each(&self.alias);
         let failed = places.iter().filter(|place| asked.contains(place));
-        found.failures.extend(failed.map(|place| (place.clone(), error.clone())));
+        found.failures.extend(failed.map(|place| (place.clone(), error(&place.0))));
         found
     }
 

@@ -1,10 +1,11 @@
 //! How a store is put together: client, alias, names of the table and its attributes, bounds. Nothing is sent to DynamoDB here.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use moka::sync::Cache;
-use tollgate_proto::{StoreAlias, StoreLimits};
+use tollgate_proto::{PartitionKey, StoreAlias, StoreLimits};
 
 use crate::calls::Calls;
 use crate::error::DynamoDbError;
@@ -16,6 +17,8 @@ use crate::store::DynamoDbStore;
 const CONCURRENCY_MAX: usize = 256;
 /// Longest wait for an answer, unless said otherwise or by the client. What takes longer is looked up (R7).
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The partition on which actions are tried, unless said otherwise.
+const VERIFIED_PARTITION: &str = "tollgate#verify";
 /// Partitions whose sizes are remembered: about 200 bytes each.
 const KNOWN_MAX: u64 = 100_000;
 /// Longest name of an attribute that is a key, and of any that we make.
@@ -34,6 +37,8 @@ pub struct DynamoDbStoreBuilder {
     concurrency_max: usize,
     call_timeout: Duration,
     known_max: u64,
+    survey_units_max: Option<NonZeroU32>,
+    verified_partition: String,
     limits: StoreLimits,
 }
 
@@ -49,6 +54,8 @@ impl DynamoDbStoreBuilder {
             concurrency_max: CONCURRENCY_MAX,
             call_timeout: CALL_TIMEOUT,
             known_max: KNOWN_MAX,
+            survey_units_max: None,
+            verified_partition: VERIFIED_PARTITION.to_owned(),
             limits: LIMITS,
         }
     }
@@ -102,6 +109,20 @@ impl DynamoDbStoreBuilder {
         self
     }
 
+    /// The partition key on which the store tries its actions at start, none of which changes anything.
+    /// `tollgate#verify` if it is not said. Name one that a policy with `dynamodb:LeadingKeys` allows.
+    pub fn verification_partition(mut self, key: impl Into<String>) -> Self {
+        self.verified_partition = key.into();
+        self
+    }
+
+    /// Most read units a second that a sweep takes, for tables whose throughput it would take from messages.
+    /// As many as it gets, if it is not said: a unit is 8 KB of the table.
+    pub fn sweep_units_per_second_max(mut self, units: NonZeroU32) -> Self {
+        self.survey_units_max = Some(units);
+        self
+    }
+
     /// Most bytes in one commit, for servers that take less than DynamoDB, of which each commit may have 3.6 MB beside the main
     /// item. More than that is not believed.
     pub fn transaction_bytes_max(mut self, bytes: usize) -> Self {
@@ -119,6 +140,12 @@ impl DynamoDbStoreBuilder {
             name: self.alias.clone(),
             reason: "it is empty or too long",
         })?;
+        let verified_partition =
+            PartitionKey::new(&self.verified_partition).map_err(|_| DynamoDbError::InvalidName {
+                what: "the partition for verification",
+                name: self.verified_partition.clone(),
+                reason: "it is empty or too long",
+            })?;
         if self.table.is_empty() {
             return Err(DynamoDbError::InvalidName {
                 what: "the table",
@@ -151,6 +178,14 @@ impl DynamoDbStoreBuilder {
             expiry: self.expiry,
         };
         let calls = Calls::new(&self.client, &alias, self.concurrency_max.max(1), self.call_timeout);
-        Ok(DynamoDbStore { alias, names, limits: self.limits, calls, known: Cache::new(self.known_max) })
+        Ok(DynamoDbStore {
+            alias,
+            names,
+            limits: self.limits,
+            calls,
+            known: Cache::new(self.known_max),
+            survey_units_max: self.survey_units_max,
+            verified_partition,
+        })
     }
 }

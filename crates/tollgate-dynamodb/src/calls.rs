@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::ConsumedCapacity;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tollgate_proto::StoreAlias;
 
-use crate::failure::{Failure, OperationError};
+use crate::failure::{Failure, OperationError, Scope};
 use crate::limiter::{Answer, Limiter};
 
 /// Most repetitions of a throttled call in place, before the engine hears of it (which backs off for longer).
@@ -72,20 +72,25 @@ impl Calls {
             let permit = self.limiter.enter().await;
             let result = send(&self.client).await.map_err(Failure::of);
             self.count("tollgate_dynamodb_calls_total", operation);
+            // Throttled keys are left alone by their own calls; all others go on as before.
             let answer = match result {
-                Err(Failure::Throttled(_)) => Answer::Throttled,
+                Err(Failure::Throttled { scope: Scope::Table, .. }) => Answer::Throttled,
                 _ => Answer::Served,
             };
             let limit = self.limiter.answered(permit, answer);
-            let Err(Failure::Throttled(reason)) = &result else { return result };
-            self.count("tollgate_dynamodb_throttled_total", operation);
+            let (metric, reason) = match &result {
+                Err(Failure::Throttled { reason, .. }) => ("tollgate_dynamodb_throttled_total", reason),
+                Err(Failure::Conflicted(reason)) => ("tollgate_dynamodb_transaction_conflicts_total", reason),
+                _ => return result,
+            };
+            self.count(metric, operation);
             #[expect(clippy::cast_precision_loss, reason = "nobody makes 2^52 calls at a time")]
             metrics::gauge!("tollgate_dynamodb_concurrency", "store" => self.store.clone()).set(limit as f64);
             repetitions += 1;
             if repetitions > REPETITIONS_MAX {
                 return result;
             }
-            tracing::debug!(operation, limit, reason, "DynamoDB throttles");
+            tracing::debug!(operation, limit, reason, "call throttled or in conflict; repeating");
             pause(repetitions).await;
             self.count("tollgate_dynamodb_repetitions_total", operation);
         }

@@ -20,8 +20,9 @@ pub const MAIN_ITEM_BYTES_MAX: usize = 300 * 1024;
 /// Most business items that lie in a main item, so that all of them can be moved by one transaction together with it.
 pub const MAIN_ITEM_ITEMS_MAX: usize = 64;
 
-/// Bytes of waiting outputs in a main item above which the next ones lie apart. Each commit pays for all that wait in the main
-/// item, so a consumer that lags would make its producers' commits dearer with every message.
+/// Bytes of waiting outputs in a main item above which the next ones lie apart. Each commit pays for all that
+/// wait in the main item, so a consumer that lags would make its producers' commits dearer with every
+/// message.
 pub const WAITING_BYTES_MAX: usize = 2 * 1024;
 
 /// A layout must save this part of the other's cost (one fourth) before a partition changes over: a change costs once what it
@@ -131,9 +132,9 @@ pub fn units(shape: &CommitShape, placement: Placement) -> Option<u64> {
 
 /// The cheapest way to write a commit.
 ///
-/// Items stay where they are unless to move them saves a quarter and more, or there is no room. Outputs lie together if that
-/// costs no more, since it is one call and often no transaction; but apart while others wait in the main item
-/// ([`WAITING_BYTES_MAX`]).
+/// Items stay where they are unless to move them saves a quarter and more, or there is no room. Outputs lie
+/// together if that costs no more, since it is one call and often no transaction; but apart while others wait
+/// in the main item ([`WAITING_BYTES_MAX`]).
 pub fn cheapest(candidates: &Candidates) -> Choice {
     if candidates.waiting > WAITING_BYTES_MAX {
         return choose(candidates, &[Placement::Apart]);

@@ -29,7 +29,8 @@ pub(crate) struct CommitWrites {
     pub(crate) records: HashMap<usize, DeduplicationKey>,
     /// What is known of the partition once it is done.
     pub(crate) after: Known,
-    /// Write units of `own`, each item by itself; a deletion counts one, since the size of what it deletes is unknown.
+    /// Write units of `own`, each item by itself; a deletion counts one, since the size of what it deletes is
+    /// unknown.
     own_units: u64,
     deletes_apart: bool,
 }
@@ -92,8 +93,8 @@ impl CommitWrites {
 
     /// Size of the main item as the units of the whole commit tell it.
     ///
-    /// An item of its own is counted as large as it is afterwards. One that has shrunk was charged as it was before; the error
-    /// lasts until the next commit.
+    /// An item of its own is counted as large as it is afterwards. One that has shrunk was charged as it was
+    /// before; the error lasts until the next commit.
     pub(crate) fn charge_of_main(&self, units: Option<u64>) -> Charge {
         match units {
             None => Charge::Untold,

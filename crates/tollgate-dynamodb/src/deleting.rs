@@ -10,7 +10,7 @@ use tollgate_proto::{EntryKey, PartitionKey, Placement, SessionMark, StoreError,
 use crate::batch_reading::Place;
 use crate::calls::{self, TRIES_MAX};
 use crate::expression::Update;
-use crate::failure::Failure;
+use crate::failure::{Failure, Scope};
 use crate::names::{self, SPILLED, VERSION};
 use crate::store::DynamoDbStore;
 
@@ -125,17 +125,20 @@ impl DynamoDbStore {
             self.calls.count("tollgate_dynamodb_unprocessed_total", "BatchWriteItem");
             fruitless = if requests.len() < before { 1 } else { fruitless + 1 };
             if fruitless > TRIES_MAX {
-                break Failure::Throttled("deletions stay unprocessed".to_owned());
+                break Failure::Throttled {
+                    scope: Scope::Keys,
+                    reason: "deletions stay unprocessed".to_owned(),
+                };
             }
             calls::pause(fruitless).await;
         };
-        let error = failure.of_repeatable_call(&self.alias, None);
+        let error = failure.of_each(&self.alias);
         let left = |(partition, sort): &Place| {
             let key = self.names.key(partition, sort);
             requests
                 .iter()
                 .any(|request| request.delete_request().is_some_and(|request| request.key() == &key))
         };
-        places.iter().map(|place| if left(place) { Err(error.clone()) } else { Ok(()) }).collect()
+        places.iter().map(|place| if left(place) { Err(error(&place.0)) } else { Ok(()) }).collect()
     }
 }

@@ -17,7 +17,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_continuous_backups::UpdateContinuousBackupsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_time_to_live::UpdateTimeToLiveError;
-use aws_sdk_dynamodb::types::CancellationReason;
+use aws_sdk_dynamodb::types::{CancellationReason, ThrottlingReason};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tollgate_proto::{PartitionKey, StoreAlias, StoreError};
 
@@ -27,8 +27,16 @@ const FIRST_SERVER_ERROR: u16 = 500;
 /// What became of a call that was not answered as hoped.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Refused for lack of throughput or because of somebody else's transaction: nothing happened.
-    Throttled(String),
+    /// Refused for lack of throughput: nothing happened.
+    Throttled {
+        /// Table or range of keys whose throughput was exceeded.
+        scope: Scope,
+        /// Code and message of the answer.
+        reason: String,
+    },
+    /// Refused because a transaction is at work on an item: nothing happened. It says nothing about
+    /// throughput.
+    Conflicted(String),
     /// No answer, or one that says nothing: it may have happened.
     Unknown(String),
     /// The condition of a single write did not hold.
@@ -43,6 +51,24 @@ pub(crate) enum Failure {
     Misconfigured(String),
 }
 
+/// Whose throughput was exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// That of a range of partition keys: other keys are served.
+    Keys,
+    /// That of the table or the account, or of what DynamoDB does not say.
+    Table,
+}
+
+impl Scope {
+    fn of(reasons: &[ThrottlingReason]) -> Self {
+        let is_of_keys = |reason: &ThrottlingReason| {
+            reason.reason().is_some_and(|reason| reason.ends_with("KeyRangeThroughputExceeded"))
+        };
+        if !reasons.is_empty() && reasons.iter().all(is_of_keys) { Self::Keys } else { Self::Table }
+    }
+}
+
 /// What the errors of an operation tell beyond code and message.
 pub(crate) trait OperationError:
     ProvideErrorMetadata + std::error::Error + Send + Sync + 'static
@@ -50,27 +76,48 @@ pub(crate) trait OperationError:
     fn details(&self) -> Option<Failure> {
         None
     }
+
+    /// Why it was throttled, where DynamoDB tells.
+    fn throttling_reasons(&self) -> &[ThrottlingReason] {
+        &[]
+    }
 }
 
 macro_rules! without_details {
     ($($error:ty),*) => { $( impl OperationError for $error {} )* };
 }
 
+macro_rules! throttling_reasons {
+    () => {
+        fn throttling_reasons(&self) -> &[ThrottlingReason] {
+            match self {
+                Self::ProvisionedThroughputExceededException(exceeded) => exceeded.throttling_reasons(),
+                Self::RequestLimitExceeded(exceeded) => exceeded.throttling_reasons(),
+                Self::ThrottlingException(exceeded) => exceeded.throttling_reasons(),
+                _ => &[],
+            }
+        }
+    };
+}
+
+macro_rules! only_throttling_reasons {
+    ($($error:ty),*) => { $( impl OperationError for $error { throttling_reasons!(); } )* };
+}
+
+only_throttling_reasons!(BatchGetItemError, BatchWriteItemError, GetItemError, QueryError, ScanError);
+
 without_details!(
-    BatchGetItemError,
-    BatchWriteItemError,
     CreateTableError,
     DescribeContinuousBackupsError,
     DescribeTableError,
     DescribeTimeToLiveError,
-    GetItemError,
-    QueryError,
-    ScanError,
     UpdateContinuousBackupsError,
     UpdateTimeToLiveError
 );
 
 impl OperationError for UpdateItemError {
+    throttling_reasons!();
+
     fn details(&self) -> Option<Failure> {
         match self {
             Self::ConditionalCheckFailedException(_) => Some(Failure::ConditionFailed),
@@ -80,6 +127,8 @@ impl OperationError for UpdateItemError {
 }
 
 impl OperationError for DeleteItemError {
+    throttling_reasons!();
+
     fn details(&self) -> Option<Failure> {
         match self {
             Self::ConditionalCheckFailedException(_) => Some(Failure::ConditionFailed),
@@ -89,6 +138,8 @@ impl OperationError for DeleteItemError {
 }
 
 impl OperationError for TransactWriteItemsError {
+    throttling_reasons!();
+
     fn details(&self) -> Option<Failure> {
         match self {
             Self::TransactionCanceledException(canceled) => {
@@ -100,6 +151,8 @@ impl OperationError for TransactWriteItemsError {
 }
 
 impl OperationError for TransactGetItemsError {
+    throttling_reasons!();
+
     fn details(&self) -> Option<Failure> {
         match self {
             Self::TransactionCanceledException(canceled) => {
@@ -130,7 +183,12 @@ impl Failure {
         }
         let status = service.raw().status().as_u16();
         let (code, message) = (service.err().code(), service.err().message());
-        Self::of_code(code.unwrap_or_default(), message.unwrap_or_default(), status)
+        match Self::of_code(code.unwrap_or_default(), message.unwrap_or_default(), status) {
+            Self::Throttled { reason, .. } => {
+                Self::Throttled { scope: Scope::of(service.err().throttling_reasons()), reason }
+            }
+            failure => failure,
+        }
     }
 
     fn of_code(code: &str, message: &str, status: u16) -> Self {
@@ -142,10 +200,10 @@ impl Failure {
             | "Throttling"
             | "ThrottlingError"
             | "RequestLimitExceeded"
-            | "TransactionConflict"
-            | "TransactionConflictException"
-            | "ReplicatedWriteConflictException"
-            | "LimitExceededException" => Self::Throttled(reason),
+            | "LimitExceededException" => Self::Throttled { scope: Scope::Table, reason },
+            "TransactionConflict" | "TransactionConflictException" | "ReplicatedWriteConflictException" => {
+                Self::Conflicted(reason)
+            }
             "TransactionInProgressException" | "IdempotentParameterMismatchException" => {
                 Self::TokenInUse(reason)
             }
@@ -202,11 +260,22 @@ impl Failure {
     ) -> StoreError {
         let store = store.clone();
         match self {
-            Self::Throttled(_) => {
+            // A partition is only named where it is alone to blame.
+            Self::Throttled { scope: Scope::Table, .. } => {
+                StoreError::Throttled { store, partition: None, retry_after: None }
+            }
+            Self::Throttled { scope: Scope::Keys, .. } | Self::Conflicted(_) => {
                 StoreError::Throttled { store, partition: partition.cloned(), retry_after: None }
             }
             Self::Unknown(reason) | Self::TokenInUse(reason) => StoreError::Unavailable { store, reason },
             Self::Misconfigured(reason) => StoreError::Misconfigured { store, reason },
+            Self::Invalid(message) if message.contains("Index Key") => StoreError::Misconfigured {
+                store,
+                reason: format!(
+                    "a business item is the key of an index and has another type than the index wants: {message}; write the \
+                     type that it wants, or drop the index"
+                ),
+            },
             Self::Invalid(message) => StoreError::Misconfigured {
                 store,
                 reason: format!(
@@ -217,6 +286,19 @@ impl Failure {
                 store,
                 reason: "a condition failed where none was expected to; somebody else was quicker".to_owned(),
             },
+        }
+    }
+
+    /// The error of a call about several partitions, for each of them.
+    pub(crate) fn of_each<'a>(self, store: &StoreAlias) -> impl Fn(&'a PartitionKey) -> StoreError + use<'a> {
+        let is_of_keys = matches!(self, Self::Throttled { scope: Scope::Keys, .. } | Self::Conflicted(_));
+        let (error, alias) = (self.of_repeatable_call(store, None), store.clone());
+        move |partition| {
+            if is_of_keys {
+                let partition = Some(partition.clone());
+                return StoreError::Throttled { store: alias.clone(), partition, retry_after: None };
+            }
+            error.clone()
         }
     }
 
@@ -256,9 +338,20 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_met_another_one_is_throttled_and_a_failed_condition_is_not() {
+    fn throttled_keys_are_told_from_a_throttled_table() {
+        let reason = |text: &str| ThrottlingReason::builder().reason(text).build();
+        let hot = reason("TableWriteKeyRangeThroughputExceeded");
+        assert_eq!(Scope::of(std::slice::from_ref(&hot)), Scope::Keys);
+        let both = [hot, reason("TableWriteAccountLimitExceeded")];
+        assert_eq!(Scope::of(&both), Scope::Table);
+        assert_eq!(Scope::of(&[]), Scope::Table, "who says nothing may mean all");
+    }
+
+    #[test]
+    fn a_transaction_that_met_another_one_is_neither_throttled_nor_refused_by_a_condition() {
         let met = Failure::Canceled(vec![reason("None"), reason("TransactionConflict")]).sharpened();
-        assert!(matches!(met, Failure::Throttled(_)), "{met:?}");
+        assert!(matches!(met, Failure::Conflicted(_)), "{met:?}");
+        assert!(matches!(commit_error(met), StoreError::Throttled { partition: Some(_), .. }));
         let both = vec![reason("ConditionalCheckFailed"), reason("TransactionConflict")];
         assert!(matches!(Failure::Canceled(both).sharpened(), Failure::Canceled(_)));
     }
@@ -270,6 +363,13 @@ mod tests {
             assert!(!error.is_retryable(), "{error}");
             assert!(error.to_string().contains("renew or correct the credentials"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_item_of_another_type_than_its_index_wants_is_told_with_the_index() {
+        let message = "Type mismatch for Index Key item_status Expected: S Actual: N IndexName: by-status";
+        let error = commit_error(Failure::of_code("ValidationException", message, 400)).to_string();
+        assert!(error.contains("by-status") && error.contains("drop the index"), "{error}");
     }
 
     #[test]

@@ -159,7 +159,11 @@ impl DynamoDbStore {
             Some(main) => {
                 let known = main.known();
                 let control = main.control().filter(|_| known.version.is_some()).ok_or_else(|| {
-                    damaged("the control record".to_owned(), "version or record are missing or not binary")
+                    damaged(
+                        "the control record".to_owned(),
+                        "version or record are missing or not binary: it was damaged, or an item of the sort key `tollgate` \
+                         belongs to another program",
+                    )
                 })?;
                 self.remember(partition, known);
                 Some(control)

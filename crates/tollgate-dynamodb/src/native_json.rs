@@ -194,8 +194,8 @@ impl Reader<'_> {
 
 /// Whether DynamoDB holds this number exactly, and every client reads what it prints of it.
 ///
-/// DynamoDB prints numbers without an exponent where it can. Clients with decimals of 38 digits, as boto3 has, refuse a
-/// number that is printed with more, even if the digits at its end are zeros.
+/// DynamoDB prints numbers without an exponent where it can. Clients with decimals of 38 digits, as boto3
+/// has, refuse a number that is printed with more, even if the digits at its end are zeros.
 fn fits(number: &str) -> bool {
     let unsigned = number.trim_start_matches('-');
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -223,7 +223,8 @@ fn fits(number: &str) -> bool {
         })
 }
 
-/// Digits of a number from its first to its last one that is not 0, and to its decimal point if that is to the right.
+/// Digits of a number from its first to its last one that is not 0, and to its decimal point if that is to
+/// the right.
 fn printed_digits(magnitude: i64, significant: usize) -> usize {
     usize::try_from(magnitude + 1).map_or(significant, |whole| whole.max(significant))
 }

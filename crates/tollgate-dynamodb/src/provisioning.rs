@@ -1,5 +1,6 @@
-//! Makes the table, or tells in which respects the one that is there differs from what is wanted. A table that exists is never
-//! changed: it may be shared, and its owner decides.
+//! Makes the table, or tells in which respects the one that is there differs from what is wanted. A table
+//! with items is never changed: it may be shared, and its owner decides. An empty one may be what an
+//! interrupted provisioning left: it is completed.
 
 use std::time::Duration;
 
@@ -76,12 +77,84 @@ impl DynamoDbStore {
             Err(failure) => return Err(self.not_provisioned(failure)),
         };
         let table = self.describe().await.map_err(|failure| self.not_provisioned(failure))?;
+        if self.problem_of_keys(&table).is_none() && (created || self.is_empty().await?) {
+            self.complete(options).await?;
+        }
         Ok(Provisioned { created, differences: self.differences(&table, options).await? })
+    }
+
+    /// Whether the table holds no item, of anybody's.
+    async fn is_empty(&self) -> Result<bool, DynamoDbError> {
+        let answer = self
+            .calls
+            .make("Scan", |client| {
+                client.scan().table_name(&self.names.table).consistent_read(true).limit(1).send()
+            })
+            .await;
+        match answer {
+            Ok(output) => Ok(output.items().is_empty()),
+            // Without the permission it is left as it is, and the differences are told.
+            Err(Failure::Misconfigured(reason)) if reason.contains("AccessDenied") => Ok(false),
+            Err(failure) => Err(self.not_provisioned(failure)),
+        }
+    }
+
+    /// Switches on what is wanted and off.
+    async fn complete(&self, options: &TableOptions) -> Result<(), DynamoDbError> {
+        if options.time_to_live && self.difference_of_expiry(options).await?.is_some() {
+            self.repeat_until_ready(async || self.switch_expiry_on().await).await?;
+        }
+        if options.point_in_time_recovery && self.difference_of_recovery(options).await?.is_some() {
+            self.repeat_until_ready(async || self.switch_recovery_on().await).await?;
+        }
+        Ok(())
+    }
+
+    /// Repeats a change of the table for as long as DynamoDB says that the table is not ready for it: backups
+    /// are enabled only some seconds after a table is active.
+    async fn repeat_until_ready(
+        &self,
+        change: impl AsyncFn() -> Result<(), Failure>,
+    ) -> Result<(), DynamoDbError> {
+        let start = tokio::time::Instant::now();
+        loop {
+            let failure = match change().await {
+                Ok(()) => return Ok(()),
+                Err(failure) if is_unknown_to_server(&failure) || is_done(&failure) => return Ok(()),
+                Err(failure) => failure,
+            };
+            if !is_passing(&failure) || start.elapsed() >= ACTIVE_AFTER_MAX {
+                return Err(self.not_provisioned(failure));
+            }
+            tracing::debug!(table = self.names.table, ?failure, "table not ready; repeating");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn switch_expiry_on(&self) -> Result<(), Failure> {
+        let TableNames { table, expiry, .. } = &self.names;
+        let specification = TimeToLiveSpecification::builder().enabled(true).attribute_name(expiry);
+        let specification = specification.build().expect("name and switch are given");
+        let change = self.calls.make("UpdateTimeToLive", |client| {
+            let update = client.update_time_to_live().table_name(table);
+            update.time_to_live_specification(specification.clone()).send()
+        });
+        change.await.map(drop)
+    }
+
+    async fn switch_recovery_on(&self) -> Result<(), Failure> {
+        let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
+        let specification = specification.build().expect("the switch is given");
+        let change = self.calls.make("UpdateContinuousBackups", |client| {
+            let update = client.update_continuous_backups().table_name(&self.names.table);
+            update.point_in_time_recovery_specification(specification.clone()).send()
+        });
+        change.await.map(drop)
     }
 
     /// Creates the table. Returns false if somebody else has done so in the meantime.
     async fn create(&self, options: &TableOptions) -> Result<bool, DynamoDbError> {
-        let TableNames { table, partition_key, sort_key, expiry } = &self.names;
+        let TableNames { table, partition_key, sort_key, .. } = &self.names;
         let attribute = |name: &str| {
             let definition =
                 AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
@@ -122,34 +195,6 @@ impl DynamoDbStore {
                 return Ok(false);
             }
             Err(failure) => return Err(self.not_provisioned(failure)),
-        }
-        if options.time_to_live {
-            let specification = TimeToLiveSpecification::builder().enabled(true).attribute_name(expiry);
-            let specification = specification.build().expect("name and switch are given");
-            self.calls
-                .make("UpdateTimeToLive", |client| {
-                    let update = client.update_time_to_live().table_name(table);
-                    update.time_to_live_specification(specification.clone()).send()
-                })
-                .await
-                .map_err(|failure| self.not_provisioned(failure))?;
-        }
-        if options.point_in_time_recovery {
-            let specification =
-                PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
-            let specification = specification.build().expect("the switch is given");
-            let answer = self
-                .calls
-                .make("UpdateContinuousBackups", |client| {
-                    let update = client.update_continuous_backups().table_name(table);
-                    update.point_in_time_recovery_specification(specification.clone()).send()
-                })
-                .await;
-            if let Err(failure) = answer
-                && !is_unknown_to_server(&failure)
-            {
-                return Err(self.not_provisioned(failure));
-            }
         }
         Ok(true)
     }
@@ -208,27 +253,17 @@ impl DynamoDbStore {
     }
 
     async fn difference_of_expiry(&self, options: &TableOptions) -> Result<Option<String>, DynamoDbError> {
-        let answer = self
-            .calls
-            .make("DescribeTimeToLive", |client| {
-                client.describe_time_to_live().table_name(&self.names.table).send()
-            })
-            .await;
-        let output = match answer {
+        let attribute = match self.expiry_attribute().await {
             Err(failure) if is_unknown_to_server(&failure) => return Ok(Some(unsaid("the time to live"))),
             answer => answer.map_err(|failure| self.not_provisioned(failure))?,
         };
-        let description = output.time_to_live_description();
-        let status = description.and_then(|description| description.time_to_live_status());
-        let enabled = matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling));
-        if enabled != options.time_to_live {
+        if attribute.is_some() != options.time_to_live {
             return Ok(Some(switch("the time to live", options.time_to_live)));
         }
-        let attribute = description.and_then(|description| description.attribute_name()).unwrap_or_default();
         let expiry = &self.names.expiry;
-        let other = enabled && attribute != expiry;
-        Ok(other.then(|| {
-            format!("the time to live is taken from {attribute:?}, and was to be taken from {expiry:?}")
+        let other = attribute.filter(|attribute| attribute != expiry);
+        Ok(other.map(|other| {
+            format!("the time to live is taken from {other:?}, and was to be taken from {expiry:?}")
         }))
     }
 
@@ -255,6 +290,24 @@ impl DynamoDbStore {
         Ok((enabled != wanted).then(|| switch("point-in-time recovery", wanted)))
     }
 
+    /// The attribute by which items of the table expire. `None`: they don't.
+    pub(crate) async fn expiry_attribute(&self) -> Result<Option<String>, Failure> {
+        let output = self
+            .calls
+            .make("DescribeTimeToLive", |client| {
+                client.describe_time_to_live().table_name(&self.names.table).send()
+            })
+            .await?;
+        let description = output.time_to_live_description;
+        let enabled = description.filter(|description| {
+            matches!(
+                description.time_to_live_status(),
+                Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
+            )
+        });
+        Ok(enabled.map(|description| description.attribute_name.unwrap_or_default()))
+    }
+
     fn not_provisioned(&self, failure: Failure) -> DynamoDbError {
         let source = Box::new(failure.of_repeatable_call(&self.alias, None));
         DynamoDbError::Provisioning { table: self.names.table.clone(), source }
@@ -264,6 +317,23 @@ impl DynamoDbStore {
 /// Emulators don't know every operation.
 fn is_unknown_to_server(failure: &Failure) -> bool {
     matches!(failure, Failure::Misconfigured(reason) if reason.contains("UnknownOperation"))
+}
+
+/// The table is as it was to be: another process has done the same.
+fn is_done(failure: &Failure) -> bool {
+    matches!(failure, Failure::Invalid(message) if message.contains("already enabled"))
+}
+
+/// The table is not ready for the change, or nothing is known of it: the same change may be made again.
+fn is_passing(failure: &Failure) -> bool {
+    let not_ready = ["ContinuousBackupsUnavailable", "ResourceInUse", "being enabled", "being updated"];
+    match failure {
+        Failure::Unknown(_) | Failure::Throttled { .. } | Failure::Conflicted(_) => true,
+        Failure::Misconfigured(reason) | Failure::Invalid(reason) => {
+            not_ready.iter().any(|word| reason.contains(word))
+        }
+        _ => false,
+    }
 }
 
 fn switch(what: &str, wanted: bool) -> String {

@@ -1,6 +1,7 @@
 //! The store: what it consists of, and core's trait, whose every method is at work in a room of its own. What is remembered of
 //! partitions is remembered here.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -27,6 +28,11 @@ use crate::provisioning::{Provisioned, TableOptions};
 /// A partition is one item collection: a main item with the control record, and beside it whatever is cheaper as an item of its
 /// own ([`crate::capacity`]). Business items are stored as DynamoDB's own attributes. `docs/stores/dynamodb.md` draws the table.
 ///
+/// A store belongs to the tokio runtime on which it is first used: the client's connections live there. Used
+/// from a second runtime while nothing drives the first, calls wait for an answer until they time out. Give
+/// each runtime a store with a client of its own, or open the store on a runtime whose threads run as long as
+/// the store is used.
+///
 /// ```no_run
 /// # async fn example(client: aws_sdk_dynamodb::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// use tollgate_proto::Store;
@@ -45,6 +51,10 @@ pub struct DynamoDbStore {
     pub(crate) names: TableNames,
     pub(crate) limits: StoreLimits,
     pub(crate) calls: Calls,
+    /// A partition of which nothing exists, and nothing will: what is tried on it at start can't succeed.
+    pub(crate) verified_partition: PartitionKey,
+    /// Most read units a second for surveys. `None`: as fast as it goes.
+    pub(crate) survey_units_max: Option<NonZeroU32>,
     /// What the partitions looked like when they were last seen. It saves reads, and is never believed without its version.
     pub(crate) known: Cache<PartitionKey, Arc<Known>>,
 }
@@ -182,6 +192,14 @@ impl Store for DynamoDbStore {
 
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
         Box::pin(self.scan_page(cursor, limit))
+    }
+
+    fn survey(
+        &self,
+        cursor: Option<ScanCursor>,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        Box::pin(self.survey_page(cursor))
     }
 
     fn scan_price(&self) -> ScanPrice {

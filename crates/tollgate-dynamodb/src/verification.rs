@@ -5,15 +5,12 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, KeyType, MultiRegionConsistency, Put, ScalarAttributeType, TableDescription, TableStatus,
     TransactWriteItem,
 };
-use tollgate_proto::{PartitionKey, StoreError};
+use tollgate_proto::StoreError;
 
 use crate::expression::Update;
 use crate::failure::Failure;
 use crate::names::{MAIN, VERSION};
 use crate::store::DynamoDbStore;
-
-/// A partition of which nothing exists, and nothing will: what is tried on it can't succeed.
-const NOBODY: &str = "tollgate#verify";
 
 impl DynamoDbStore {
     /// [`tollgate_proto::Store::verify`].
@@ -21,6 +18,7 @@ impl DynamoDbStore {
         let description =
             self.describe().await.map_err(|failure| self.in_verification("DescribeTable", failure))?;
         self.check_description(&description)?;
+        self.check_expiry().await?;
         self.check_permissions().await
     }
 
@@ -31,6 +29,24 @@ impl DynamoDbStore {
             .make("DescribeTable", |client| client.describe_table().table_name(&self.names.table).send())
             .await?;
         output.table.ok_or_else(|| Failure::Unknown("DynamoDB described no table".to_owned()))
+    }
+
+    /// A table has one attribute by which items expire: with another one deduplication records would stay for
+    /// ever. None at all is the owner's decision.
+    async fn check_expiry(&self) -> Result<(), StoreError> {
+        let answer = self.expiry_attribute().await;
+        let Ok(Some(attribute)) = answer else {
+            tracing::debug!(table = self.names.table, ?answer, "time to live is off, or not told");
+            return Ok(());
+        };
+        if attribute == self.names.expiry {
+            return Ok(());
+        }
+        Err(self.misconfigured(format!(
+            "items of table {} expire by the attribute {attribute:?} and not by {:?}, so deduplication records would stay for \
+             ever: name that attribute (`expiry_attribute`), or change the table's",
+            self.names.table, self.names.expiry
+        )))
     }
 
     fn check_description(&self, table: &TableDescription) -> Result<(), StoreError> {
@@ -96,7 +112,7 @@ impl DynamoDbStore {
 
     /// Tries every action in a way that can't succeed, or changes nothing.
     async fn check_permissions(&self) -> Result<(), StoreError> {
-        let nobody = PartitionKey::new(NOBODY).expect("a constant that is a key");
+        let nobody = self.verified_partition.clone();
         let key = self.names.key(&nobody, MAIN);
         let mut impossible = Update::default();
         impossible.require_some(VERSION);

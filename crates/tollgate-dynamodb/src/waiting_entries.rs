@@ -10,7 +10,7 @@ use crate::capacity::bytes_of_units;
 /// Size of a main item as far as the answer to a write of it tells, in write units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Charge {
-    /// So many.
+    /// The size of the main item alone.
     Exactly(u64),
     /// No more than so many: something of unknown size was charged together with it.
     AtMost(u64),

@@ -68,6 +68,17 @@ pub trait Store: Send + Sync + 'static {
     /// audit; not on the path of any message.
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>>;
 
+    /// Lists partitions as [`Store::scan`] does, perhaps as they were a moment ago, and pages of any length:
+    /// enough for a sweep, which loads what it visits, and cheaper where consistency or a page's exact length
+    /// costs something.
+    fn survey(
+        &self,
+        cursor: Option<ScanCursor>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        self.scan(cursor, limit)
+    }
+
     /// What a scan of the whole store costs. A store whose scans are paid for is swept only if somebody asks for it.
     fn scan_price(&self) -> ScanPrice {
         ScanPrice::Free

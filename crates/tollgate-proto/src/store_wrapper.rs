@@ -77,6 +77,17 @@ pub trait StoreWrapper: Send + Sync + 'static {
         self.inner().scan(cursor, limit)
     }
 
+    /// [`Store::survey`]. This wrapper's scan, so that what it does with scans happens to sweeps too.
+    ///
+    /// One that does nothing with them can ask the inner store, whose surveys may be cheaper.
+    fn survey(
+        &self,
+        cursor: Option<ScanCursor>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        self.scan(cursor, limit)
+    }
+
     /// [`Store::expire`].
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
         self.inner().expire(now_ms)
@@ -125,6 +136,14 @@ impl<W: StoreWrapper> Store for W {
 
     fn scan(&self, cursor: Option<ScanCursor>, limit: usize) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
         StoreWrapper::scan(self, cursor, limit)
+    }
+
+    fn survey(
+        &self,
+        cursor: Option<ScanCursor>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        StoreWrapper::survey(self, cursor, limit)
     }
 
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -93,12 +93,14 @@ impl Gate {
 
     /// Sends the message of every outbox entry that has existed for `older_than`, in every store of the gate.
     ///
-    /// A token's existence is the right to process its message, so this is safe at any time: a copy that is still in a queue, or
-    /// whose message is done, is dropped. It is the repair after a broker has lost a queue and after a store was restored from a
-    /// backup. It sends dead-lettered messages as well, since their tokens stay: `older_than` does not exclude them.
+    /// A token's existence is the right to process its message, so this is safe at any time: a copy that is
+    /// still in a queue, or whose message is done, is dropped. It is the repair after a broker has lost a
+    /// queue and after a store was restored from a backup. It sends dead-lettered messages as well, since
+    /// their tokens stay: `older_than` does not exclude them.
     ///
-    /// Each store is scanned, which costs what [`tollgate_proto::Store::scan_price`] says. An entry has no time of its own, so one
-    /// look finds the entries, and those that are still there `older_than` later are sent; zero sends at once.
+    /// Each store is scanned, which costs what [`tollgate_proto::Store::scan_price`] says. An entry has no
+    /// time of its own, so one look finds the entries, and those that are still there `older_than` later are
+    /// sent; zero sends at once.
     ///
     /// # Errors
     /// If a store can't be scanned. The others are done all the same.

@@ -116,7 +116,7 @@ async fn sweep_store(engine: &Arc<Engine>, index: usize, visited: &mut usize) ->
     client.store().expire(engine.now_ms()).await?;
     let mut cursor: Option<ScanCursor> = None;
     loop {
-        let page = client.store().scan(cursor, SWEEP_PAGE).await?;
+        let page = client.store().survey(cursor, SWEEP_PAGE).await?;
         let unfinished: Vec<LaneKey> = page
             .partitions
             .into_iter()

@@ -1,5 +1,6 @@
-//! Republication: sends the envelope of every outbox entry that exists, for queues that have lost messages and stores that were
-//! restored. A token's existence is the right to process its message, so sending it once more is safe at any time.
+//! Republication: sends the envelope of every outbox entry that exists, for queues that have lost messages
+//! and stores that were restored. A token's existence is the right to process its message, so sending it once
+//! more is safe at any time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tollgate_proto::{
 use crate::engine::Engine;
 use crate::store_client::StoreClient;
 
-/// Most tokens that are remembered between the look that finds them and the one that sends them, about 100 bytes each.
+/// Most tokens that are remembered between the look that finds them and the one that sends them, about 100
+/// bytes each.
 const TOKENS_MAX: usize = 100_000;
 /// Most partitions in one page of the scan.
 const PAGE: usize = 512;
@@ -35,7 +37,8 @@ pub struct Republished {
 type Tokens = BTreeMap<PartitionKey, Vec<EntryKey>>;
 
 impl Engine {
-    /// Sends every entry that existed `older_than` ago and still does. A failing store does not stop the others.
+    /// Sends every entry that existed `older_than` ago and still does. A failing store does not stop the
+    /// others.
     pub(crate) async fn republish(&self, older_than: Duration) -> Result<Republished, StoreError> {
         let mut republished = Republished::default();
         let mut first_error = None;
@@ -59,7 +62,7 @@ impl Engine {
             let mut tokens = Tokens::new();
             let mut count = 0;
             loop {
-                let page = client.store().scan(cursor, PAGE).await?;
+                let page = client.store().survey(cursor, PAGE).await?;
                 for scanned in page.partitions.into_iter().filter(|scanned| !scanned.entries.is_empty()) {
                     count += scanned.entries.len();
                     tokens.entry(scanned.partition).or_default().extend(scanned.entries);
@@ -131,8 +134,8 @@ impl Engine {
 
     /// The session mark that a read of these entries must present. `None`: the store has no marks.
     ///
-    /// A replica that does not show an entry yet would make its message look consumed, and lose it. The mark of a load covers an
-    /// entry if the control record that it showed is not older than the entry.
+    /// A replica that does not show an entry yet would make its message look consumed, and lose it. The mark
+    /// of a load covers an entry if the control record that it showed is not older than the entry.
     async fn mark_covering(
         &self,
         client: &StoreClient,
@@ -154,7 +157,8 @@ impl Engine {
         Err("its partition was read as it was before the entry".to_owned())
     }
 
-    /// The publication of an entry that was read, its side effects made to happen first. `None`: there is none to send.
+    /// The publication of an entry that was read, its side effects made to happen first. `None`: there is
+    /// none to send.
     async fn publication_of(
         &self,
         token: TokenRef,

@@ -132,7 +132,10 @@ pub struct Outcome {
 
 fn run_in_one_process(options: &Options, input: &Arc<Input>, seed: u64) -> Result<Outcome, DemoError> {
     options.processes.check_broker_alone()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // A database's client keeps connections on the runtime that opened it, and consumers use them while this
+    // thread waits: the runtime needs a thread of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| DemoError::Open(format!("the runtime can't be started: {error}")))?;

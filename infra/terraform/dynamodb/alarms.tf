@@ -10,9 +10,8 @@ locals {
     batch_write    = "BatchWriteItem"
     delete         = "DeleteItem"
     get            = "GetItem"
-    put            = "PutItem"
-    query          = "Query"
     scan           = "Scan"
+    transact_get   = "TransactGetItems"
     transact_write = "TransactWriteItems"
     update         = "UpdateItem"
   }

@@ -21,7 +21,7 @@ data "aws_iam_policy_document" "consumer" {
   statement {
     sid       = "Verify"
     resources = [aws_dynamodb_table.tollgate.arn]
-    actions   = ["dynamodb:DescribeTable"]
+    actions   = ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"]
   }
 }
 
@@ -42,6 +42,7 @@ data "aws_iam_policy_document" "provisioning" {
       "dynamodb:DescribeContinuousBackups",
       "dynamodb:DescribeTable",
       "dynamodb:DescribeTimeToLive",
+      "dynamodb:Scan",
       "dynamodb:UpdateContinuousBackups",
       "dynamodb:UpdateTimeToLive",
     ]

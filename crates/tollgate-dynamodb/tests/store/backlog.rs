@@ -1,4 +1,5 @@
-//! Consumers that lag: their messages wait in the senders' partitions, and must not make the senders' next commits dearer.
+//! Consumers that lag: their messages wait in the senders' partitions, and must not make the senders' next
+//! commits dearer.
 
 use tollgate_proto::EntryKey;
 
@@ -8,8 +9,8 @@ use crate::tables::in_process_store;
 const KILOBYTE: usize = 1024;
 const COMMITS: usize = 400;
 
-/// Units that the last of many commits takes at most, each of 1 KB of state and a message of 1 KB: the main item with what may
-/// wait in it, and the message, in a transaction.
+/// Units that the last of many commits takes at most, each of 1 KB of state and a message of 1 KB: the main
+/// item with what may wait in it, and the message, in a transaction.
 const COMMIT_UNITS_MAX: f64 = 12.0;
 
 #[tokio::test]

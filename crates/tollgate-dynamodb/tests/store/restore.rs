@@ -1,5 +1,5 @@
-//! The restore that `docs/stores/dynamodb.md` describes: messages in flight at the moment of the backup are processed once, whatever
-//! became of their queues since.
+//! The restore that `docs/stores/dynamodb.md` describes: messages in flight at the moment of the backup are
+//! processed once, whatever became of their queues since.
 
 use std::collections::HashMap;
 use std::sync::Arc;

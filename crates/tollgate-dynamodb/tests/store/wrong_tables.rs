@@ -2,13 +2,14 @@
 //! and no hand on what belongs to others.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use serde::{Deserialize, Serialize};
 use tollgate_dynamodb::{Billing, DynamoDbError, DynamoDbStore, TableOptions};
-use tollgate_dynamodb_emulator::InProcessDynamoDb;
+use tollgate_dynamodb_emulator::{Fault, InProcessDynamoDb, Operation};
 use tollgate_proto::{CommitOutcome, ItemName, ItemValue, LimitExceeded, Store, StoreError};
 
 use crate::layouts::Partition;
@@ -79,6 +80,83 @@ async fn a_table_that_exists_is_compared_and_not_changed() {
     assert!(differences[1].contains("the time to live is on"), "{differences:?}");
     let unchanged = store.provision(&TableOptions::default()).await.unwrap();
     assert_eq!(unchanged.differences, [] as [String; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn provisioning_waits_for_a_new_table_whose_backups_are_still_being_enabled() {
+    let dynamodb = InProcessDynamoDb::new();
+    for _ in 0..20 {
+        dynamodb.fail_next(Operation::UpdateContinuousBackups, Fault::BackupsUnavailable);
+    }
+    let store = DynamoDbStore::builder(dynamodb.client()).table(fresh_table()).build().unwrap();
+    let provisioned = store.provision(&TableOptions::default()).await.unwrap();
+    assert!(provisioned.created);
+    assert_eq!(provisioned.differences, [] as [String; 0], "nothing is left off");
+    assert_eq!(dynamodb.counts().of(Operation::UpdateContinuousBackups).calls, 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn provisioning_completes_what_an_interrupted_one_left_and_changes_no_table_with_items() {
+    let dynamodb = InProcessDynamoDb::new();
+    let store = DynamoDbStore::builder(dynamodb.client()).table(fresh_table()).build().unwrap();
+    let interrupted = tokio::time::timeout(std::time::Duration::from_secs(3), async {
+        for _ in 0..100 {
+            dynamodb.fail_next(Operation::UpdateContinuousBackups, Fault::BackupsUnavailable);
+        }
+        store.provision(&TableOptions::default()).await
+    });
+    assert!(interrupted.await.is_err(), "the process dies");
+    dynamodb.forget_ordered_faults();
+    let completed = store.provision(&TableOptions::default()).await.unwrap();
+    assert!(!completed.created);
+    assert_eq!(completed.differences, [] as [String; 0]);
+
+    // Somebody's table, in use, without either.
+    let table = fresh_table();
+    let store = DynamoDbStore::builder(dynamodb.client()).table(&table).build().unwrap();
+    let bare = TableOptions { time_to_live: false, point_in_time_recovery: false, ..TableOptions::default() };
+    assert!(store.provision(&bare).await.unwrap().created);
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let put =
+        dynamodb.client().put_item().table_name(&table).item("pk", text("P")).item("sk", text("profile"));
+    put.send().await.unwrap();
+    let differences = store.provision(&TableOptions::default()).await.unwrap().differences;
+    assert_eq!(differences.len(), 2, "{differences:?}");
+}
+
+#[tokio::test]
+async fn a_table_whose_items_expire_by_another_attribute_is_refused_with_the_way_out() {
+    let dynamodb = InProcessDynamoDb::new();
+    let table = fresh_table();
+    let builder = || DynamoDbStore::builder(dynamodb.client()).table(&table);
+    let other = builder().expiry_attribute("valid_until").build().unwrap();
+    other.provision(&TableOptions::default()).await.unwrap();
+    let problem = problem(&builder().build().unwrap()).await;
+    assert!(problem.contains("valid_until") && problem.contains("expiry_attribute"), "{problem}");
+    other.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_tried_at_start_is_tried_on_the_partition_that_is_named() {
+    let dynamodb = InProcessDynamoDb::new();
+    let named =
+        |builder: tollgate_dynamodb::DynamoDbStoreBuilder| builder.verification_partition("tenant-1/x");
+    let store = fresh_store_with(dynamodb.client(), named).await;
+    let keys: Arc<Mutex<Vec<(Operation, bool)>>> = Arc::default();
+    dynamodb.decide_faults({
+        let keys = Arc::clone(&keys);
+        move |call| {
+            let is_named = String::from_utf8_lossy(call.body).contains("tenant-1/x");
+            keys.lock().unwrap().push((call.operation, is_named));
+            None
+        }
+    });
+    store.verify().await.unwrap();
+    let keys = keys.lock().unwrap();
+    let without: Vec<Operation> =
+        keys.iter().filter(|(_, is_named)| !is_named).map(|(operation, _)| *operation).collect();
+    assert_eq!(without, [Operation::DescribeTable, Operation::DescribeTimeToLive]);
+    assert!(keys.len() >= 8);
 }
 
 #[tokio::test]

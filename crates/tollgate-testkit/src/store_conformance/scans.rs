@@ -13,7 +13,8 @@ const PARTITIONS: usize = 23;
 /// How many the scan may return at a time: fewer than there are, and no divisor.
 const PAGE: usize = 5;
 
-/// Every partition comes once with its outbox entries by name, and no page is longer than asked for.
+/// Every partition comes once with its outbox entries by name, and no page is longer than asked for; a survey
+/// finds the same.
 ///
 /// Partitions of others may come in between.
 ///
@@ -46,6 +47,24 @@ pub async fn a_scan_lists_every_partition_once_over_several_pages(store: Arc<dyn
     assert!(pages >= PARTITIONS.div_ceil(PAGE), "{pages} pages of {PAGE} can't hold {PARTITIONS} partitions");
     for (key, scanned) in &expected {
         assert_eq!(seen.get(key), Some(scanned), "what the scan tells of partition {key:?}");
+    }
+    let mut surveyed = HashMap::new();
+    loop {
+        let page = store.survey(cursor, PAGE).await.expect("a survey of a healthy store succeeds");
+        for mut scanned in page.partitions {
+            scanned.items.sort();
+            scanned.entries.sort();
+            let key: PartitionKey = scanned.partition.clone();
+            assert!(surveyed.insert(key.clone(), scanned).is_none(), "partition {key:?} was surveyed twice");
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    // It may be a moment late, and nothing has been written for one.
+    for (key, scanned) in &expected {
+        assert_eq!(surveyed.get(key), Some(scanned), "what the survey tells of partition {key:?}");
     }
 }
 

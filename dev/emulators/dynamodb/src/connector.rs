@@ -78,6 +78,7 @@ impl InProcessConnector {
                 Ok(WireAnswer::canceled(by, operation, body, |items| emulator.faults().below(items)))
             }
             Fault::TransactionInProgress => Ok(WireAnswer::in_progress()),
+            Fault::BackupsUnavailable => Ok(WireAnswer::backups_unavailable()),
             Fault::LeaveUnprocessed => Ok(leave_unprocessed(emulator, operation, body)),
             Fault::InternalError(effect) => {
                 take_effect(effect);

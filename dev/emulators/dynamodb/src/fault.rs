@@ -24,6 +24,8 @@ pub enum Fault {
     /// Some keys of a `BatchGetItem` or `BatchWriteItem` (never all; a batch of one key is throttled instead, as
     /// DynamoDB does) are not processed and come back in the answer.
     LeaveUnprocessed,
+    /// `ContinuousBackupsUnavailableException`: for some seconds after a table was created. `UpdateContinuousBackups`.
+    BackupsUnavailable,
     /// Status 500, `InternalServerError`. Any operation.
     InternalError(Effect),
     /// The connection breaks before the answer arrives. Any operation.
@@ -53,6 +55,8 @@ pub enum Throttling {
     Rate,
     /// `RequestLimitExceeded`: the account's quota.
     RequestLimit,
+    /// `ProvisionedThroughputExceededException` with the reason `KeyRangeThroughputExceeded`: a hot key, beside which others are served.
+    KeyRange,
 }
 
 /// Why a transaction is canceled although its conditions hold.
@@ -74,6 +78,7 @@ impl Fault {
             Self::Cancel(Cancellation::Conflict) => transaction || operation.is_single_write(),
             Self::Cancel(_) => transaction,
             Self::TransactionInProgress => matches!(operation, Operation::TransactWriteItems),
+            Self::BackupsUnavailable => matches!(operation, Operation::UpdateContinuousBackups),
             Self::LeaveUnprocessed => {
                 matches!(operation, Operation::BatchGetItem | Operation::BatchWriteItem)
             }
@@ -108,6 +113,18 @@ impl WireAnswer {
                 "ProvisionedThroughputExceededException",
                 "injected: the level of configured provisioned throughput for one or more partitions of the table was exceeded",
             ),
+            Throttling::KeyRange => {
+                let kind = format!("{DYNAMODB_ERRORS}#ProvisionedThroughputExceededException");
+                let body = json!({
+                    "__type": kind,
+                    "message": "injected: throughput exceeds the current capacity of a range of keys",
+                    "ThrottlingReasons": [{
+                        "reason": "TableWriteKeyRangeThroughputExceeded",
+                        "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/injected",
+                    }],
+                });
+                Self { status: 400, body: body.to_string() }
+            }
             Throttling::Rate => {
                 let kind = format!("{SERVICE_ERRORS}#ThrottlingException");
                 let message = "injected: throughput exceeds the current capacity of your table or index";
@@ -119,6 +136,14 @@ impl WireAnswer {
                 "injected: throughput exceeds the current throughput limit for your account",
             ),
         }
+    }
+
+    pub(crate) fn backups_unavailable() -> Self {
+        Self::error(
+            400,
+            "ContinuousBackupsUnavailableException",
+            "injected: Backups are being enabled for the table: try again later",
+        )
     }
 
     pub(crate) fn in_progress() -> Self {

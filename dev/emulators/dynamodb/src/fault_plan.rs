@@ -146,6 +146,10 @@ impl FaultSource {
         self.ordered.push_back((operation, fault));
     }
 
+    pub(crate) fn forget_ordered(&mut self) {
+        self.ordered.clear();
+    }
+
     /// Ordered faults come first, then the hook's, then the plan's.
     pub(crate) fn fate(&mut self, call: WireCall<'_>) -> Fate {
         let latency = self.plan.draw_latency();

@@ -96,6 +96,11 @@ impl InProcessDynamoDb {
         self.emulator.faults().order(operation, fault);
     }
 
+    /// Takes back all faults that were ordered by [`Self::fail_next`] and have not struck yet.
+    pub fn forget_ordered_faults(&self) {
+        self.emulator.faults().forget_ordered();
+    }
+
     /// Asks `decide` about each call, before the plan. It must not call the emulator. What can't happen to the operation is
     /// ignored.
     pub fn decide_faults(&self, decide: impl FnMut(WireCall<'_>) -> Option<Fault> + Send + 'static) {
