@@ -1,6 +1,6 @@
 //! Blobs on object storage: Amazon S3, Azure Blob Storage, and whatever else the crate [`object_store`] reaches. Uploads are
 //! streamed in parts, so that no blob has to fit into memory, and a blob becomes visible whole or not at all. Nothing in here
-//! knows why a blob is stored or when it is deleted: that is decided by the engine (design section 4).
+//! knows why a blob is stored or when it is deleted: that is decided by the engine.
 //!
 //! ```
 //! use std::sync::Arc;

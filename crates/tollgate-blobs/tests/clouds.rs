@@ -154,7 +154,7 @@ async fn misses_its_bucket(cloud: Cloud) {
         blobs.get(&film()).await.err().unwrap(),
         blobs.list("").await.unwrap_err(),
     ] {
-        assert!(matches!(error, BlobError::Refused { .. }), "{error}");
+        assert!(matches!(error, BlobError::Misconfigured { .. }), "{error}");
         assert!(error.to_string().contains("does not exist"), "{error}");
     }
 }

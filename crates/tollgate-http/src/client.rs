@@ -1,7 +1,7 @@
 //! The client's side of exactly-once HTTP: calls as side effects of a handler. `PUT` prepares, `POST`
 //! publishes, `GET` fetches the response for the message that follows up, `DELETE` cleans up before that
-//! message's token is consumed. Tollgate's engine decides about their order and repetition; [`steps`] has
-//! what each makes of an answer, [`answers`] what an answer means, and [`transport`] the network.
+//! message's token is consumed. Tollgate's engine decides about their order and repetition; `steps` has
+//! what each makes of an answer, `answers` what an answer means, and `transport` the network.
 
 mod answers;
 mod guard;

@@ -1,6 +1,6 @@
 //! The server's side of exactly-once HTTP: its configuration, and the types that a user's functions meet.
 //!
-//! [`exchange`] stores, executes and reads a request, [`removal`] deletes it; [`routes`] is all that as HTTP.
+//! `exchange` stores, executes and reads a request, `removal` deletes it; `routes` is all that as HTTP.
 
 mod abandoned;
 mod content;

@@ -1,5 +1,5 @@
 //! The trait of blob storage: where claim checks and other things too large for an item lie. A blob can't join a
-//! partition's transaction; section 4 of the design says how it is made to follow one all the same.
+//! partition's transaction; the design says under "Side effects" how it follows one all the same.
 
 use std::pin::Pin;
 

@@ -1,4 +1,4 @@
-//! Steps 7 to 9 of design section 3 for committed messages: publish, clean up, consume. Everything here is idempotent
+//! Steps 7 to 9 of the algorithm, for committed messages: publish, clean up, consume. Everything here is idempotent
 //! and may be repeated by anyone; nothing here needs the partition's lock. Like [`crate::processing`] it does no I/O:
 //! it says what is to be done and is told what happened.
 //!

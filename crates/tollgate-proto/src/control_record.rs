@@ -6,7 +6,7 @@ use crate::sequence::{EntryKey, Sequence, SessionMark, TokenRef, Version};
 use crate::side_effect::AttachedEffect;
 
 /// Most pending entries that a control record holds. At the bound, unfinished ones are completed before new ones are
-/// added (design section 3).
+/// added.
 pub const PENDING_MAX: usize = 64;
 
 /// Most side effects that may be registered in one partition at a time.
@@ -103,7 +103,7 @@ impl PendingEntry {
     }
 }
 
-/// The intent of one attempt to create one side effect, written before it is created (design section 4).
+/// The intent of one attempt to create one side effect, written before it is created.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Registration {
     /// The message that was being handled.

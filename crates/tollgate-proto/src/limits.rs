@@ -1,5 +1,5 @@
 //! The limits that a store declares. They are checked before the commit, so that the error can name the limit, what
-//! hit it and what to do (design section 7).
+//! hit it and what to do.
 
 /// What one transaction and one item of a store may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

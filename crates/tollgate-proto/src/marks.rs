@@ -1,5 +1,5 @@
 //! What a process knows to be over although the control record still lists it: finished pending entries and cleaned
-//! up registrations. The next commit on the partition removes them (design section 3, step 9); an idle flush does
+//! up registrations. The next commit on the partition removes them (step 9 of the algorithm); an idle flush does
 //! otherwise. Marks are permanent facts, so they survive a reload; to lose them costs only repeated work.
 
 use crate::control_record::{ControlRecord, PendingId, Registration};

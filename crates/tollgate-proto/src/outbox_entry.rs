@@ -1,4 +1,4 @@
-//! The outbox entry: outgoing message, claim check and token in one item of the sender's partition (design section 3).
+//! The outbox entry: outgoing message, claim check and token in one item of the sender's partition.
 //! It is written by the commit that produced it and deleted by whoever has processed its message.
 
 use bytes::Bytes;

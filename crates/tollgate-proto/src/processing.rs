@@ -1,4 +1,4 @@
-//! The processing state machine: steps 1 to 5 of design section 3, for one or more messages of one partition.
+//! The processing state machine: steps 1 to 5 of the algorithm, for one or more messages of one partition.
 //!
 //! It does no I/O, reads no clock and draws no random numbers. It says what is to be done next, as a [`Step`]; whoever
 //! drives it (the engine, the explorer, a simulator, a port's test) does that and feeds the answer back, which gives
@@ -91,7 +91,7 @@ pub enum Step {
     /// Run the handler of one message.
     Handle(HandleStep),
     /// Send a wake-up message, so that what is about to be committed without a token is published even if this
-    /// process dies (design section 5).
+    /// process dies.
     WakeUp(WakeUpStep),
     /// Commit.
     Commit(CommitStep),

@@ -1,5 +1,5 @@
 //! Publications: envelopes on their way to the broker, each with the id by which a broker that deduplicates recognises
-//! repetitions (design section 7). A message id would not do: it may stand for several messages, a token never does.
+//! repetitions. A message id would not do: it may stand for several messages, a token never does.
 
 use std::fmt;
 use std::time::Duration;

@@ -61,7 +61,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Where a store has put the outbox entries of one commit, for stores that have two places (design section 7: the cheaper
+/// Where a store has put the outbox entries of one commit, for stores that have two places (the cheaper
 /// of two layouts). It is part of the entry's index, and so of every reference to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Placement {
@@ -127,7 +127,7 @@ impl fmt::Display for TokenRef {
     }
 }
 
-/// A store's session token: what a later read must present to be sure to see a write (design section 7).
+/// A store's session token: what a later read must present to be sure to see a write.
 ///
 /// Only stores with session consistency hand them out; for all others there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

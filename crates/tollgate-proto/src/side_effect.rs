@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::future::BoxFuture;
 use crate::ids::{EffectKind, EffectName};
 
-/// One kind of side effect: how it is prepared, published, read and removed (design section 4).
+/// One kind of side effect: how it is prepared, published, read and removed.
 ///
 /// # Order
 ///

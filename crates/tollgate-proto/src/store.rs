@@ -137,7 +137,7 @@ impl ItemValue {
 pub struct EntryRead {
     /// Which one.
     pub token: TokenRef,
-    /// What the read must present, so that a stale replica can't answer it (design section 7). Empty for stores that
+    /// What the read must present, so that a stale replica can't answer it. Empty for stores that
     /// have no session marks.
     pub sessions: Vec<SessionMark>,
 }

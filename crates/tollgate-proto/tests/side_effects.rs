@@ -1,4 +1,4 @@
-//! Stories of side effects that can't join the transaction (design section 4): registered, created, and
+//! Stories of side effects that can't join the transaction: registered, created, and
 //! cleaned up when their attempt has lost, zombies included.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 

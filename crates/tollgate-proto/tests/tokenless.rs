@@ -1,4 +1,4 @@
-//! Stories of what comes without a token (design section 5): messages known by their id, natural ones,
+//! Stories of what comes without a token: messages known by their id, natural ones,
 //! requests at the edge and the wake-ups that they send.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 

@@ -1,5 +1,5 @@
 //! A wrapper that counts the calls to a store, so that a test can say what a message costs: two calls before dispatch and
-//! one after (design section 3). It changes nothing about the calls.
+//! one after. It changes nothing about the calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

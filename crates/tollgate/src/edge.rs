@@ -1,5 +1,5 @@
 //! The edge: where work enters that no message brought. A request handler changes its own partition and sends messages,
-//! exactly once for each request, without an incoming token (design section 5).
+//! exactly once for each request, without an incoming token.
 
 use std::sync::Arc;
 use std::time::Duration;

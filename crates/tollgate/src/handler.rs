@@ -35,7 +35,7 @@ pub trait Message: Serialize + DeserializeOwned + Send + 'static {
     const TYPE: &'static str;
 }
 
-/// How messages that carry no token are deduplicated (design section 5).
+/// How messages that carry no token are deduplicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deduplicate {
     /// By their id, for producers that know no tokens. The guarantee holds within the retention and no longer.

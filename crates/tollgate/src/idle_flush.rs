@@ -1,5 +1,5 @@
-//! The idle flush and the sweep: what removes finished entries from partitions that nobody visits any more (design
-//! section 3, step 9), and completes what dead processes have left behind (R5). Both only send visits to lanes.
+//! The idle flush and the sweep: what removes finished entries from partitions that are not visited any more (step 9
+//! of the algorithm), and completes what dead processes have left behind (R5). Both only send visits to lanes.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The permanent negative cache: tokens known to be consumed. A consumed token can never come back (design section 3),
+//! The permanent negative cache: tokens known to be consumed. A consumed token can never come back,
 //! so an entry never has to be invalidated; it may be forgotten, which costs one token read.
 
 use std::collections::HashSet;

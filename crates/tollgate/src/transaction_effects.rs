@@ -1,5 +1,5 @@
 //! What a handler does outside its partition: blobs, and any other kind of side effect. Everything here is registered in the
-//! control record before it exists (design section 4); what becomes of it after the handler is decided in `tollgate-proto`.
+//! control record before it exists; what becomes of it after the handler is decided in `tollgate-proto`.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The explorer: walks every interleaving of a small world and checks the guarantees of design section 2 in
+//! The explorer: walks every interleaving of a small world and checks the guarantees of the design in
 //! every state. What it walks is the state machine that is shipped, driven as the engine drives it; nothing
 //! of `tollgate-proto` is modelled again.
 //!

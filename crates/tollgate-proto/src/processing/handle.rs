@@ -1,5 +1,5 @@
 //! Step 4: run the handlers, one after the other, each on the state that the one before left. A failing handler's
-//! changes are dropped, the others' are kept. Side effects are registered here before they are created (section 4).
+//! changes are dropped, the others' are kept. Side effects are registered here before they are created.
 
 use std::sync::Arc;
 

@@ -31,7 +31,7 @@ pub enum Incoming {
     },
 }
 
-/// How a message without a token is deduplicated (design section 5).
+/// How a message without a token is deduplicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tokenless {
     /// It is not: such a message is dead-lettered.

@@ -1,5 +1,5 @@
 //! The wake-up: sent before a commit that has no incoming message, so that its outgoing messages are published even
-//! if this process dies right after it (design section 5).
+//! if this process dies right after it.
 //!
 //! A wake-up that is consumed before the commit it announces would guarantee nothing. So it names the version that the
 //! commit is conditional on: a visitor who still finds that version comes again, and in the end changes the version

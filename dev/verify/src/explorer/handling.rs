@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Register, prepare, and then the rest of the handler (design section 4).
+    /// Register, prepare, and then the rest of the handler.
     pub(super) fn create(
         &self,
         mut scene: Scene,

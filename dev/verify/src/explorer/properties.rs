@@ -1,4 +1,4 @@
-//! What must hold: the guarantees of design section 2, in every state and where nothing can move any more.
+//! What must hold: the guarantees of the design, in every state and where nothing can move any more.
 //! They look only at what is stored, what the broker holds and what outsiders got; never at what a worker
 //! thinks.
 

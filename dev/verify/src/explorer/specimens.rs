@@ -176,17 +176,6 @@ impl Specimen {
                 "a wake-up is acknowledged although what it announced could not be finished",
                 with(named("edge"), Budget { departures: 1, ..failing_after_crash }),
             ),
-            Self::machine(
-                M::SettlesLostCommitsEarly,
-                "R7",
-                "a message without a token whose commit is found is acknowledged before its outputs are out",
-                World {
-                    inputs: named("identity").inputs[..1].to_vec(),
-                    workers: vec![1],
-                    copies: 1,
-                    ..with(named("identity"), Budget { lost_answers: 1, ..failing })
-                },
-            ),
         ]
     }
 
@@ -226,13 +215,13 @@ impl Specimen {
             ),
             Self::driver(
                 D::ReceiverChoosesPartition,
-                "section 3",
+                "algorithm",
                 "the receiver's mapping decides on the partition, and it has changed between two deliveries",
                 two_partitions(),
             ),
             Self::driver(
                 D::RecreatesEntries,
-                "section 3",
+                "algorithm",
                 "whoever completes a commit puts consumed entries back",
                 with(named("chain"), Budget { crashes: 1, ..Budget::default() }),
             ),
@@ -244,13 +233,13 @@ impl Specimen {
             ),
             Self::driver(
                 D::LosesDeletions,
-                "section 7",
+                "store promises",
                 "the store answers a deletion that it has not made",
                 with(named("chain"), Budget::default()),
             ),
             Self::driver(
                 D::StoresEntriesOfFailedCommits,
-                "section 7",
+                "store promises",
                 "a failed commit leaves its outbox entries behind",
                 with(named("chain"), Budget::default()),
             ),
@@ -273,13 +262,13 @@ impl Specimen {
         vec![
             Self::machine(
                 M::DropsRegistrationsWithCleanUp,
-                "section 4",
+                "side effects",
                 "a condemned registration is dropped with the first clean-up, and a zombie creates its blob later",
                 with(named("effects"), Budget { conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
                 M::CleansUpWithoutFencing,
-                "section 4",
+                "side effects",
                 "an overdue attempt's blob is deleted, and then the attempt commits its name",
                 with(
                     named("effects"),
@@ -288,13 +277,13 @@ impl Specimen {
             ),
             Self::machine(
                 M::CondemnsTheWinner,
-                "section 4",
+                "side effects",
                 "the committed attempt's own blob is cleaned up",
                 with(named("effects"), Budget { conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
                 M::ForgetsRegistrations,
-                "section 4",
+                "side effects",
                 "a failed handler's registration is dropped and its blob stays",
                 with(
                     named("effects"),
@@ -303,31 +292,31 @@ impl Specimen {
             ),
             Self::machine(
                 M::TrustsFailedPreparations,
-                "section 4",
+                "side effects",
                 "a blob whose creation failed is taken for one that never comes to be, and comes to be later",
                 with(named("effects"), Budget { late_effects: 1, conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
                 M::CommitsUnconfirmedEffects,
-                "section 4",
+                "side effects",
                 "an attempt commits whose handler has dropped the preparation of a blob, and the blob stays",
                 with(named("effects"), Budget { drops: 1, conflicts: Some(1), ..Budget::default() }),
             ),
             Self::machine(
                 M::SendsBeforeItsEffects,
-                "section 4",
+                "side effects",
                 "a message is sent although the call that it follows up has not been executed",
                 with(named("calls"), Budget { failed_calls: 1, ..Budget::default() }),
             ),
             Self::machine(
                 M::ForgetsCarriedEffects,
-                "section 4",
+                "side effects",
                 "a message is consumed and the call that it followed up is never deleted",
                 with(named("calls"), Budget::default()),
             ),
             Self::driver(
                 D::CreatesAfterTheDeadline,
-                "section 4",
+                "side effects",
                 "a stalled attempt creates its blob after its deadline, when the last clean-up is over",
                 with(named("effects"), Budget { conflicts: Some(1), ..Budget::default() }),
             ),
@@ -340,19 +329,19 @@ impl Specimen {
         vec![
             Self::machine(
                 M::AcknowledgesWakeUpsEarly,
-                "section 5",
+                "wake-ups",
                 "a wake-up that comes before the commit it announces is acknowledged",
                 with(named("edge"), Budget { crashes: 1, ..Budget::default() }),
             ),
             Self::machine(
                 M::NeverFences,
-                "section 5",
+                "wake-ups",
                 "a wake-up waits for ever for an attempt that has died",
                 with(named("edge"), Budget { crashes: 1, departures: 1, ..Budget::default() }),
             ),
             Self::driver(
                 D::CommitsWithoutWakeUp,
-                "section 5",
+                "wake-ups",
                 "a request is committed although its wake-up could not be sent",
                 with(
                     named("edge"),
@@ -361,13 +350,13 @@ impl Specimen {
             ),
             Self::driver(
                 D::IgnoresDeduplicationRecords,
-                "section 5",
+                "identity",
                 "the store does not check the records of known ids",
                 with(named("identity"), Budget::default()),
             ),
             Self::machine(
                 M::AcknowledgesIdentityDuplicatesEarly,
-                "section 5",
+                "identity",
                 "a duplicate known by its id is acknowledged while the outputs of the first are not out",
                 World {
                     inputs: named("identity").inputs[..1].to_vec(),
@@ -382,13 +371,13 @@ impl Specimen {
         vec![
             Self::machine(
                 Mutation::DeduplicatesByMessageId,
-                "section 7",
+                "broker ids",
                 "a broker that deduplicates is given the message's id, and swallows what a second run sends",
                 with(named("natural"), Budget::default()),
             ),
             Self::driver(
                 DriverMutation::ReplaysUnderTheOldId,
-                "section 7",
+                "broker ids",
                 "a dead letter is sent again under its first id, and the broker swallows it",
                 World {
                     publications: Publications::KnownDropped,
@@ -405,25 +394,25 @@ impl Specimen {
         vec![
             Self::driver(
                 D::IgnoresSessionMarks,
-                "section 7",
+                "store promises",
                 "a replica that lags behind answers whatever mark is presented",
                 with(named("sessions"), stale),
             ),
             Self::machine(
                 M::ForgetsSessionsOfDeletions,
-                "section 7",
+                "store promises",
                 "whoever prunes a marker leaves no mark of the deletion: a stale read finds the token again",
                 with(named("sessions"), stale),
             ),
             Self::machine(
                 M::DropsReadAfter,
-                "section 7",
+                "store promises",
                 "the envelope carries no mark of the commit: a stale read does not find the new token",
                 with(named("sessions"), stale),
             ),
             Self::machine(
                 M::ReadsOutputsWithoutSession,
-                "section 7",
+                "store promises",
                 "whoever recovers reads outbox entries stale, and takes new ones for consumed",
                 with(named("sessions"), Budget { crashes: 1, ..stale }),
             ),

@@ -40,7 +40,11 @@ pub fn section_numbers() -> Result<Vec<String>, XtaskError> {
     for path in files(".rs")?.into_iter().filter(|path| !path.starts_with("dev/xtask/")) {
         for (index, line) in read(&path)?.lines().enumerate() {
             let after = line.split("section").nth(1).unwrap_or_default().trim_start_matches('s').trim_start();
-            if line.contains("//") && after.starts_with(|letter: char| letter.is_ascii_digit()) {
+            // Sections of a standard are cited by their numbers.
+            if line.contains("//")
+                && !line.contains("RFC")
+                && after.starts_with(|letter: char| letter.is_ascii_digit())
+            {
                 found.push(format!("{path}:{}", index + 1));
             }
         }
