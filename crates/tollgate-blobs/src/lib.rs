@@ -26,8 +26,8 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `s3` | [`ObjectStoreBlobs::s3`] and its siblings, with TLS |
-//! | `azure` | [`ObjectStoreBlobs::azure`] and its siblings, with TLS |
+//! | `s3` | `ObjectStoreBlobs::s3` and its siblings, with TLS |
+//! | `azure` | `ObjectStoreBlobs::azure` and its siblings, with TLS |
 
 #[cfg(feature = "azure")]
 mod azure;

@@ -9,7 +9,7 @@ const DIGEST_DIGITS: usize = 12;
 /// The end of the names of queues for dead letters, where no better sign is allowed.
 pub const DEAD: &str = "-dead";
 
-/// A name of letters, digits, `_` and `-`, of at most `bytes_max` bytes (more than [`DIGEST_DIGITS`]), for an
+/// A name of letters, digits, `_` and `-`, of at most `bytes_max` bytes (more than `DIGEST_DIGITS`), for an
 /// endpoint. A name that is legal already stays what it is; another one gets a digest at its end, so that no
 /// two endpoints share a queue.
 pub fn legal(endpoint: &EndpointName, bytes_max: usize) -> String {

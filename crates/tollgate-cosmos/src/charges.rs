@@ -1,5 +1,5 @@
 //! What Cosmos DB charges by its published table, computed: the emulator charges a constant for a batch, and a real account
-//! is not at hand when a design is judged. Pure functions; what a store was really charged is in [`crate::statistics`].
+//! is not at hand when a design is judged. Pure functions; what a store was really charged is in `statistics`.
 //!
 //! The table (sizes of a document, request units): 1 KB read 1, write 4.95; 2 KB 1.04, 6.29; 4 KB 1.14, 6.67; 16 KB 1.67,
 //! 9.52; 64 KB 4.76, 22.67. A strong read costs double. A live batch was reported at about 6.29 an operation, so an

@@ -1,5 +1,5 @@
 //! The ids of documents inside a logical partition: which ids Tollgate's own documents have, and how a business item's
-//! name becomes an id. Ids only; what a document says is in [`crate::document`] and [`crate::item_document`].
+//! name becomes an id. Ids only; what a document says is in `document` and `item_document`.
 //!
 //! Cosmos DB forbids `/ \ ? #` in ids, clients disagree about other characters, and an id of `.` or `..` is swallowed by
 //! everything that normalizes URLs. So an id consists of ASCII letters, digits and `- _ . : @ =` alone: every other byte

@@ -267,7 +267,7 @@ impl GateBuilder {
     }
 
     /// After this many failures of its handler a message is dead-lettered. Default: 10. Endpoints and message types can have
-    /// a policy of their own ([`Endpoint::retry`], [`Endpoint::retry_of`]); [`RetryPolicy::deliveries_max`] says what counts.
+    /// a policy of their own ([`Endpoint::retry`], [`Endpoint::retry_of`]); [`crate::RetryPolicy`] says what counts.
     #[must_use]
     pub fn deliveries_max(mut self, deliveries: u32) -> Self {
         self.settings.retry.deliveries_max = deliveries;
