@@ -183,6 +183,6 @@ mod emulated {
     }
 
     fn missing(kind: StoreKind) -> TableError {
-        TableError(format!("this build has no {}: build with the feature `bench-full`", kind.name()))
+        TableError(format!("this build has no {}: build with the feature `full`", kind.name()))
     }
 }
