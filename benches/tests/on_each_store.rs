@@ -83,5 +83,5 @@ async fn every_contender_keeps_its_promise_on_cosmos_db_and_is_charged_by_the_em
 async fn a_store_that_this_build_does_not_have_is_refused_by_name() {
     let naive = contenders::named(&["naive"]).unwrap().remove(0);
     let refused = run(&*naive, &small(StoreKind::Cosmos)).await.unwrap_err().to_string();
-    assert!(refused.contains("cosmos") && refused.contains("bench-full"), "{refused}");
+    assert!(refused.contains("cosmos") && refused.contains("`full`"), "{refused}");
 }
